@@ -1,0 +1,1 @@
+"""The one place where genctl writes durable files."""

@@ -1,0 +1,260 @@
+"""All durable file work of genctl: what is on disk after a crash is decided here and nowhere else.
+
+The recipe (after Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014): write a
+temporary file in the same folder, fsync it, rename or link it into place, fsync the folder. A name
+therefore never shows a half-written file, and a name that was reported written survives a power
+cut. Every function calls :func:`_step` before each change it makes to the disk, so that a test can
+record the sequence or stop the process at any point of it.
+
+Operating system errors are translated: a full disk is ``DiskFull``, everything else ``DiskError``.
+A failed fsync is never tried again: the kernel may have dropped the pages it could not write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from manifests.errors import DiskError, DiskFull, HomeLocked
+
+TEMPORARY_PREFIX = ".tmp-"
+
+_observers: list[Callable[[str, Path], None]] = []
+
+
+def observe(observer: Callable[[str, Path], None]) -> None:
+    """Have ``observer(step, path)`` called before every change to the disk (for crash tests)."""
+    _observers.append(observer)
+
+
+def _step(step: str, path: Path) -> None:
+    for observer in _observers:
+        observer(step, path)
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` on ``path`` into ``DiskFull`` or ``DiskError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space left to write {path}; free some and run it again") from error
+        raise DiskError(f"{path}: {error.strerror or error}", path=str(path)) from error
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in ``folder`` durable."""
+    _step("fsync-folder", folder)
+    with translated(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Make the content of an existing file durable."""
+    _step("fsync", path)
+    with translated(path):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_folder(folder: Path, *, private: bool = False) -> None:
+    """Create ``folder`` and its missing parents, durably; an existing one is left alone."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    _step("mkdir", folder)
+    with translated(folder):
+        folder.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
+    fsync_folder(folder.parent)
+
+
+def _write_temporary(target: Path, parts: Iterable[bytes | memoryview], mode: int) -> Path:
+    _step("write", target)
+    with translated(target):
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=target.parent)
+        try:
+            with open(descriptor, "wb") as stream:
+                os.fchmod(descriptor, mode)
+                stream.writelines(parts)
+                stream.flush()
+                os.fsync(descriptor)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    return Path(name)
+
+
+def replace_file(path: Path, parts: Iterable[bytes | memoryview], *, mode: int = 0o644) -> None:
+    """Make ``path`` hold exactly ``parts``, atomically and durably: the old bytes or the new."""
+    temporary = _write_temporary(path, parts, mode)
+    _step("rename", path)
+    with translated(path):
+        temporary.replace(path)
+    fsync_folder(path.parent)
+
+
+def create_file(path: Path, parts: Iterable[bytes | memoryview], *, mode: int = 0o644) -> bool:
+    """Make ``path`` hold ``parts`` if nothing is there; say whether this call created it."""
+    if path.exists():
+        return False
+    temporary = _write_temporary(path, parts, mode)
+    _step("link", path)
+    try:
+        with translated(path):
+            os.link(temporary, path)
+    except DiskError as error:
+        if isinstance(error.__cause__, FileExistsError):
+            return False
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    fsync_folder(path.parent)
+    return True
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Yield a stream whose bytes become ``path``, atomically and durably, when the block succeeds.
+
+    For files that are written beside one another; when the block fails, nothing is left behind.
+    """
+    _step("write", path)
+    with translated(path):
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+        try:
+            with open(descriptor, "wb") as stream:
+                os.fchmod(descriptor, mode)
+                yield stream
+                stream.flush()
+                os.fsync(descriptor)
+            _step("rename", path)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    fsync_folder(path.parent)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give ``source`` a second name (a hard link); an existing ``target`` is left alone.
+
+    The new name is durable after the next :func:`fsync_folder` of its folder.
+    """
+    _step("link", target)
+    with translated(target), contextlib.suppress(FileExistsError):
+        os.link(source, target)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder within one file system, durably."""
+    _step("rename", target)
+    with translated(target):
+        source.rename(target)
+    fsync_folder(target.parent)
+    if source.parent != target.parent:
+        fsync_folder(source.parent)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove ``folder`` and all in it; a missing one is left alone."""
+    if folder.exists():
+        _step("remove", folder)
+        with translated(folder):
+            shutil.rmtree(folder)
+
+
+def remove_file(path: Path) -> None:
+    """Remove ``path``; a missing one is left alone."""
+    _step("remove", path)
+    with translated(path):
+        path.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writes that were cut off left in ``folder``. The caller holds its lock."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        if leftover.is_dir():
+            remove_tree(leftover)
+        else:
+            remove_file(leftover)
+
+
+@contextlib.contextmanager
+def locked(path: Path, purpose: str, *, wait: bool = False) -> Iterator[None]:
+    """Hold an exclusive lock on the file ``path``; the kernel lets go of it if the process dies.
+
+    Raises:
+        HomeLocked: another process holds it and ``wait`` is false.
+    """
+    with translated(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise HomeLocked(
+                f"another genctl command is at work in {path.parent}; wait for it, then {purpose} "
+                "again",
+                home=str(path.parent),
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class WritableFile:
+    """An existing file, kept open for writes at offsets that the caller has verified.
+
+    What was written is durable when :meth:`fsync` has returned, and not before. After a failed
+    call the caller must not go on as if the bytes were there: it closes the file and reads it anew.
+
+    Raises:
+        DiskFull, DiskError: from every method.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with translated(path):
+            self._descriptor = os.open(path, os.O_WRONLY)
+
+    def write_at(self, offset_bytes: int, data: bytes) -> None:
+        """Put ``data`` at ``offset_bytes``, growing the file as needed."""
+        _step("write-at", self._path)
+        rest = memoryview(data)
+        with translated(self._path):
+            while rest:
+                written = os.pwrite(self._descriptor, rest, offset_bytes)
+                offset_bytes += written
+                rest = rest[written:]
+
+    def fsync(self) -> None:
+        """Make everything written so far durable."""
+        _step("fsync", self._path)
+        with translated(self._path):
+            os.fsync(self._descriptor)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cut the file to ``size_bytes``, durably."""
+        _step("truncate", self._path)
+        with translated(self._path):
+            os.ftruncate(self._descriptor, size_bytes)
+        self.fsync()
+
+    def close(self) -> None:
+        """Let go of the file; says nothing about durability."""
+        os.close(self._descriptor)

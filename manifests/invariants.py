@@ -1,0 +1,158 @@
+"""The activation invariants, as pure predicates.
+
+Requirement: native-mode §5.2 item 6 and the node's gate in the design. Each function looks at one
+invariant and raises the error that names its violation; the activator calls them all, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from manifests.errors import (
+    ActivationFailed,
+    CommitRangeGap,
+    EmbedderMismatch,
+    ManifestIncomplete,
+)
+from manifests.generation import (
+    EmbedderRecord,
+    GenerationManifest,
+    HeadsArtifact,
+    LexicalArtifact,
+    TombstonesArtifact,
+    VectorArtifact,
+)
+from manifests.record import ControlRecord, GenerationEntry
+from manifests.vectors import vector_from_text
+
+GOLDEN_TOLERANCE = 1e-4
+"""How far two machines' float32 arithmetic may differ in one component of a unit vector."""
+
+GOLDEN_DEPTH = 10
+"""A golden query must find its document among this many hits."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedCounts:
+    """What the libraries say of an opened generation."""
+
+    lexical_documents: int
+    live_vectors: int
+
+
+def check_complete(manifest: GenerationManifest) -> None:
+    """The artifact list explains the counts: every row has a head and a vector, once.
+
+    Raises:
+        ManifestIncomplete: naming what is missing or too much.
+    """
+    rows = manifest.counts.rows
+    heads = [(head.first_row, head.rows) for head in manifest.of_kind(HeadsArtifact)]
+    vectors = [(shard.first_row, shard.vectors) for shard in manifest.of_kind(VectorArtifact)]
+    for what, ranges in (("heads", heads), ("vectors", vectors)):
+        if not _cover(sorted(ranges), rows):
+            raise ManifestIncomplete(
+                f"{manifest.generation_id}: the {what} artifacts do not cover rows 0 to {rows} "
+                "exactly once",
+                generation_id=manifest.generation_id,
+            )
+    tombstones = sum(file.rows for file in manifest.of_kind(TombstonesArtifact))
+    if tombstones != manifest.counts.tombstones:
+        raise ManifestIncomplete(
+            f"{manifest.generation_id}: the artifacts hold {tombstones} tombstones, the counts say "
+            f"{manifest.counts.tombstones}",
+            generation_id=manifest.generation_id,
+        )
+    for shard in manifest.of_kind(VectorArtifact):
+        if shard.dimensions != manifest.embedder.dimensions:
+            raise ManifestIncomplete(
+                f"{shard.name} has {shard.dimensions} dimensions, the embedder "
+                f"{manifest.embedder.dimensions}",
+                generation_id=manifest.generation_id,
+            )
+    if "lexical/meta.json" not in {file.name for file in manifest.of_kind(LexicalArtifact)}:
+        raise ManifestIncomplete(
+            f"{manifest.generation_id}: the text index has no lexical/meta.json",
+            generation_id=manifest.generation_id,
+        )
+
+
+def _cover(ranges: Sequence[tuple[int, int]], rows: int) -> bool:
+    position = 0
+    for first, count in ranges:
+        if first != position:
+            return False
+        position += count
+    return position == rows
+
+
+def check_counts(manifest: GenerationManifest, opened: OpenedCounts) -> None:
+    """What was opened holds as many documents and live vectors as the manifest says.
+
+    Raises:
+        ActivationFailed: the counts differ.
+    """
+    expected = manifest.counts.documents
+    if opened != OpenedCounts(lexical_documents=expected, live_vectors=expected):
+        raise ActivationFailed(
+            f"{manifest.generation_id} should hold {expected} documents; its text index has "
+            f"{opened.lexical_documents} and its vector shards {opened.live_vectors}",
+            generation_id=manifest.generation_id,
+        )
+
+
+def check_lineage(record: ControlRecord, entry: GenerationEntry) -> None:
+    """The record's commit ranges are continuous up to this generation.
+
+    A lagging node may jump over generations; the record must still account for every commit.
+
+    Raises:
+        CommitRangeGap: two entries leave out or repeat commits.
+    """
+    lineage = [older for older in record.published if older.high_seq <= entry.high_seq]
+    for older, newer in pairwise(lineage):
+        continuous = newer.low_seq == older.high_seq + 1
+        if not continuous or newer.parent_generation_id != older.generation_id:
+            raise CommitRangeGap(
+                f"{older.generation_id} ends at commit {older.high_seq}, but "
+                f"{newer.generation_id} starts at {newer.low_seq}",
+                generation_id=newer.generation_id,
+            )
+
+
+def check_embedder(manifest: GenerationManifest, node: EmbedderRecord) -> None:
+    """The generation was embedded with exactly what this node embeds queries with.
+
+    Name, revision and dimensions must be equal, and the node's own golden vectors must be the
+    writer's: a model swapped for another of the same dimensions would pass the first three.
+
+    Raises:
+        EmbedderMismatch: naming the first difference.
+    """
+    writer = manifest.embedder
+    for what in ("name", "revision", "dimensions"):
+        if getattr(writer, what) != getattr(node, what):
+            raise EmbedderMismatch(
+                f"{manifest.generation_id} was embedded with {what} {getattr(writer, what)}; this "
+                f"node has {getattr(node, what)}",
+                generation_id=manifest.generation_id,
+                field=what,
+            )
+    if len(writer.golden) != len(node.golden):
+        raise EmbedderMismatch(
+            f"{manifest.generation_id} has {len(writer.golden)} golden texts; this node's embedder "
+            f"has {len(node.golden)}",
+            generation_id=manifest.generation_id,
+            field="golden",
+        )
+    for theirs, ours in zip(writer.golden, node.golden, strict=True):
+        pairs = zip(vector_from_text(theirs.vector), vector_from_text(ours.vector), strict=False)
+        if theirs.text != ours.text or any(abs(a - b) > GOLDEN_TOLERANCE for a, b in pairs):
+            raise EmbedderMismatch(
+                f"{manifest.generation_id}: the golden text {theirs.text!r} gets another vector "
+                "from this node's embedder",
+                generation_id=manifest.generation_id,
+                field="golden",
+            )
