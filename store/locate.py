@@ -1,0 +1,62 @@
+"""From the URL an operator writes to the store it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from durable.files import translated
+from manifests.errors import BadSetting
+from store.folder import FolderStore
+from store.port import Store
+
+# Two letters at least, as everywhere: one letter would be a drive of Windows.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+_SUPPORTED = "a folder's path or file:///absolute/path"
+
+
+def open_store(url: str, *, create: bool = False) -> Store:
+    """The store that ``url`` names; ``create`` makes it first if it is not there.
+
+    A relative path is taken from the working folder and made absolute at once. A path whose first
+    part looks like a URL's scheme (``data:2024``) is written with ``./`` before it. Without
+    ``create`` nothing is touched: an absent store shows at its first use.
+
+    Raises:
+        BadSetting: the URL is of an unknown kind or malformed, or names a file.
+        DiskFull, DiskError: the store cannot be made.
+    """
+    root = _folder(url)
+    with translated(root):
+        occupied = root.exists() and not root.is_dir()
+    if occupied:
+        raise BadSetting(f"{root} is a file; a store is a folder", store=url)
+    return FolderStore.create(root) if create else FolderStore(root)
+
+
+def _folder(url: str) -> Path:
+    if not url or "\0" in url:
+        raise BadSetting(f"{url!r} names no store; give {_SUPPORTED}", store=url)
+    scheme = _SCHEME.match(url)
+    if scheme is None:
+        return Path(url).absolute()
+    if scheme[1].lower() != "file":
+        # Not the whole URL: it may carry a password.
+        raise BadSetting(
+            f"a store cannot be a {scheme[1]}: URL; give {_SUPPORTED}", scheme=scheme[1]
+        )
+    try:
+        parts = urlsplit(url)
+        path = unquote(parts.path, errors="strict")
+    except ValueError as error:
+        raise BadSetting(f"{url!r} is malformed: {error}", store=url) from error
+    if (
+        parts.netloc not in {"", "localhost"}
+        or parts.query
+        or parts.fragment
+        or not path.startswith("/")
+        or "\0" in path
+    ):
+        raise BadSetting(f"{url!r} is not of the form file:///absolute/path", store=url)
+    return Path(path)

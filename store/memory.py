@@ -1,0 +1,92 @@
+"""A store in this process's memory: the fake that passes the contract, for tests and trials."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+from manifests.errors import LengthExceeded, ObjectMissing
+from manifests.identifiers import content_id
+from store.keys import check_key, check_prefix, check_range
+from store.port import ObjectInfo, VersionedBytes
+
+
+class MemoryStore:
+    """A :class:`store.port.Store` that lives as long as the object does; safe among threads."""
+
+    def __init__(self, name: str = "store") -> None:
+        self._name = name
+        self._objects: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        """A name for messages; nothing opens it."""
+        return f"memory:{self._name}"
+
+    def get(self, key: str, *, offset: int = 0, length: int) -> bytes:
+        """See :meth:`store.port.Store.get`."""
+        check_key(key)
+        check_range(offset, length)
+        with self._lock:
+            data = self._objects.get(key)
+        if data is None:
+            raise ObjectMissing(f"{self.url} has no object {key}", store=self.url, key=key)
+        return data[offset : offset + length]
+
+    def get_versioned(self, key: str, *, limit_bytes: int) -> VersionedBytes | None:
+        """See :meth:`store.port.Store.get_versioned`."""
+        check_key(key)
+        with self._lock:
+            data = self._objects.get(key)
+        if data is None:
+            return None
+        if len(data) > limit_bytes:
+            raise LengthExceeded(
+                f"{key} in {self.url} is longer than {limit_bytes} bytes",
+                key=key,
+                limit_bytes=limit_bytes,
+            )
+        return VersionedBytes(data, content_id(data))
+
+    def put_if_absent(self, key: str, parts: Sequence[bytes | memoryview]) -> bool:
+        """See :meth:`store.port.Store.put_if_absent`."""
+        check_key(key)
+        data = b"".join(parts)
+        with self._lock:
+            if key in self._objects:
+                return False
+            self._objects[key] = data
+            return True
+
+    def compare_and_swap(self, key: str, data: bytes, expected: str | None) -> bool:
+        """See :meth:`store.port.Store.compare_and_swap`."""
+        check_key(key)
+        with self._lock:
+            current = self._objects.get(key)
+            if (None if current is None else content_id(current)) != expected:
+                return False
+            self._objects[key] = bytes(data)
+            return True
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See :meth:`store.port.Store.list`; shows the objects of the moment it is called."""
+        check_prefix(prefix)
+        with self._lock:
+            found = sorted(
+                (key, len(data)) for key, data in self._objects.items() if key.startswith(prefix)
+            )
+        return (ObjectInfo(key, size_bytes) for key, size_bytes in found)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """See :meth:`store.port.Store.stat`."""
+        check_key(key)
+        with self._lock:
+            data = self._objects.get(key)
+        return None if data is None else ObjectInfo(key, len(data))
+
+    def delete(self, key: str) -> None:
+        """See :meth:`store.port.Store.delete`."""
+        check_key(key)
+        with self._lock:
+            self._objects.pop(key, None)

@@ -1,0 +1,116 @@
+"""The signed metadata of a shard, read and checked without any network or clock.
+
+TUF metadata (https://theupdateframework.github.io/specification/latest/) says which record is
+current. Nodes follow it with python-tuf's own client; this module is for the two readers that
+already hold the bytes: the writer, which reads what it is about to replace, and a node's query,
+which re-checks what its last refresh stored. Expiry is the callers' business: an expired record
+must not be activated, but what it made active goes on serving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+from tuf.api.exceptions import LengthOrHashMismatchError, RepositoryError
+from tuf.api.metadata import Metadata, Root, Snapshot, T, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
+
+from manifests.errors import ManifestMalformed, TrustError, UnsignedRecord
+from manifests.names import CONTROL_TARGET
+from manifests.record import ControlRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SignedState:
+    """One consistent, signed state of a shard."""
+
+    timestamp: Timestamp
+    snapshot: Snapshot
+    targets: Targets
+    record: ControlRecord
+
+
+def trusted_root(data: bytes) -> Root:
+    """The root of trust from bytes that were handed over out of band.
+
+    Raises:
+        UnsignedRecord: it is not root metadata, or not signed by its own keys.
+    """
+    root = _parse(data, Root)
+    try:
+        root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
+    except (RepositoryError, ValueError) as error:
+        raise UnsignedRecord(f"root.json is not signed by its own root keys: {error}") from error
+    return root.signed
+
+
+def signed_by(root: Root, data: bytes, kind: type[T]) -> T:
+    """Metadata of one role, checked against the keys that ``root`` names for it.
+
+    Raises:
+        UnsignedRecord: malformed, of another role, or not signed by enough of the role's keys.
+    """
+    metadata = _parse(data, kind)
+    try:
+        root.verify_delegate(kind.type, metadata.signed_bytes, metadata.signatures)
+    except (RepositoryError, ValueError) as error:
+        raise UnsignedRecord(f"{kind.type} metadata: {error}", role=kind.type) from error
+    return metadata.signed
+
+
+def signed_state(root: Root, timestamp: bytes, read: Callable[[str], bytes]) -> SignedState:
+    """Follow ``timestamp`` to the snapshot and the targets it names, checking each before the next.
+
+    Args:
+        root: the trusted root.
+        timestamp: the bytes of ``timestamp.json``.
+        read: gives the bytes of a versioned metadata file (``7.snapshot.json``).
+
+    Raises:
+        UnsignedRecord: a signature is missing.
+        TrustError: the files do not belong together.
+        ManifestMalformed: the control record in the targets is not one.
+    """
+    signed_timestamp = signed_by(root, timestamp, Timestamp)
+    try:
+        named = signed_timestamp.snapshot_meta
+        data = read(f"{named.version}.snapshot.json")
+        named.verify_length_and_hashes(data)
+        signed_snapshot = signed_by(root, data, Snapshot)
+        named = signed_snapshot.meta["targets.json"]
+        data = read(f"{named.version}.targets.json")
+        named.verify_length_and_hashes(data)
+        signed_targets = signed_by(root, data, Targets)
+    except (LengthOrHashMismatchError, KeyError) as error:
+        raise TrustError(f"timestamp, snapshot and targets do not match: {error}") from error
+    return SignedState(
+        signed_timestamp, signed_snapshot, signed_targets, control_record(signed_targets)
+    )
+
+
+def control_record(targets: Targets) -> ControlRecord:
+    """The control record that signed targets carry.
+
+    Raises:
+        ManifestMalformed: there is none, or it is not of the known form.
+    """
+    target = targets.targets.get(CONTROL_TARGET)
+    custom = target.unrecognized_fields.get("custom") if target else None
+    try:
+        return ControlRecord.model_validate(custom, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ManifestMalformed(f"control record: {field}: {first['msg']}", field=field) from error
+
+
+def _parse(data: bytes, kind: type[T]) -> Metadata[T]:
+    try:
+        metadata: Metadata[T] = Metadata.from_bytes(data)
+    except DeserializationError as error:
+        raise UnsignedRecord(f"{kind.type} metadata cannot be read: {error}") from error
+    if not isinstance(metadata.signed, kind):
+        raise UnsignedRecord(f"expected {kind.type} metadata, found {metadata.signed.type}")
+    return metadata

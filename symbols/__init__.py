@@ -1,0 +1,1 @@
+"""Erasure-coded symbols: how an artifact is cut, encoded, checked and rebuilt."""

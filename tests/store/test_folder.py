@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from manifests.errors import DiskError, DiskFull, ObjectMissing, StoreUnavailable
+from store.folder import LOCK_NAME, FolderStore
+from store.port import ObjectInfo
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore.create(tmp_path / "store")
+
+
+def root_of(store: FolderStore) -> Path:
+    return Path(store.url)
+
+
+def every_operation_is_unavailable(store: FolderStore) -> None:
+    with pytest.raises(StoreUnavailable):
+        store.get("key", length=1)
+    with pytest.raises(StoreUnavailable):
+        store.get_versioned("key", limit_bytes=1)
+    with pytest.raises(StoreUnavailable):
+        store.stat("key")
+    with pytest.raises(StoreUnavailable):
+        list(store.list(""))
+    with pytest.raises(StoreUnavailable):
+        store.put_if_absent("key", [b"x"])
+    with pytest.raises(StoreUnavailable):
+        store.compare_and_swap("key", b"x", None)
+    with pytest.raises(StoreUnavailable):
+        store.delete("key")
+
+
+def test_a_missing_root_is_unavailable_and_is_not_created(tmp_path: Path) -> None:
+    every_operation_is_unavailable(FolderStore(tmp_path / "absent"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_mount_point_is_unavailable_and_stays_empty(tmp_path: Path) -> None:
+    every_operation_is_unavailable(FolderStore(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_root_that_goes_away_during_a_list_is_unavailable(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    for key in ("a/1", "b/1"):
+        store.put_if_absent(key, [b"x"])
+    listing = store.list("")
+    assert next(listing) == ObjectInfo("a/1", 1)
+    root_of(store).rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreUnavailable):
+        list(listing)
+
+
+def test_a_copy_without_the_hidden_file_is_a_store(store: FolderStore) -> None:
+    store.put_if_absent("a/b", [b"x"])
+    (root_of(store) / LOCK_NAME).unlink()
+    copy = FolderStore(root_of(store))
+    assert copy.get("a/b", length=9) == b"x"
+    assert copy.stat("absent") is None
+    assert copy.compare_and_swap("pointer", b"y", None)
+
+
+def test_what_is_no_object_is_not_listed(store: FolderStore, tmp_path: Path) -> None:
+    store.put_if_absent("folder/key", [b"x"])
+    root = root_of(store)
+    for name in (".tmp-leftover", "folder/.tmp-leftover", "notes with spaces", "folder/a~"):
+        (root / name).write_text("x")
+    (root / "lost+found").mkdir()
+    (root / "lost+found" / "inside").write_text("x")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("x")
+    (root / "link").symlink_to(tmp_path / "outside")
+    (root / "folder" / "link").symlink_to(tmp_path / "outside" / "secret")
+    os.mkfifo(root / "folder" / "pipe")
+    assert list(store.list("")) == [ObjectInfo("folder/key", 1)]
+
+
+def test_links_and_pipes_are_refused_and_not_followed(store: FolderStore, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x")
+    root = root_of(store)
+    (root / "link").symlink_to(secret)
+    (root / "dangling").symlink_to(tmp_path / "absent")
+    os.mkfifo(root / "pipe")
+    for key in ("link", "dangling", "pipe"):
+        with pytest.raises(DiskError):
+            store.get(key, length=1)
+        with pytest.raises(DiskError):
+            store.get_versioned(key, limit_bytes=1)
+        with pytest.raises(DiskError):
+            store.stat(key)
+        with pytest.raises(DiskError):
+            store.put_if_absent(key, [b"y"])
+        with pytest.raises(DiskError):
+            store.compare_and_swap(key, b"y", None)
+    assert secret.read_text() == "x"
+    assert not (tmp_path / "absent").exists()
+
+
+def test_an_object_cannot_stand_where_a_folder_does(store: FolderStore) -> None:
+    store.put_if_absent("a/b", [b"x"])
+    with pytest.raises(DiskError):
+        store.put_if_absent("a", [b"x"])
+    with pytest.raises(DiskError):
+        store.put_if_absent("a/b/c", [b"x"])
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (errno.EIO, DiskError),
+        (errno.EACCES, DiskError),
+        (errno.ENOSPC, DiskFull),
+        (errno.EDQUOT, DiskFull),
+        (errno.ESTALE, StoreUnavailable),
+        (errno.ENOTCONN, StoreUnavailable),
+    ],
+)
+def test_errors_of_the_system_are_named_and_leave_no_temporary_file(
+    store: FolderStore, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Exception]
+) -> None:
+    def failing(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    store.put_if_absent("folder/old", [b"old"])
+    found = store.get_versioned("folder/old", limit_bytes=10)
+    assert found is not None
+    with monkeypatch.context() as patch:
+        for name in ("pread", "fsync"):
+            patch.setattr(os, name, failing)
+        with pytest.raises(expected):
+            store.get("folder/old", length=1)
+        with pytest.raises(expected):
+            store.put_if_absent("folder/new", [b"x"])
+        with pytest.raises(expected):
+            store.compare_and_swap("folder/new", b"x", None)
+        patch.setattr(os, "scandir", failing)
+        with pytest.raises(expected):
+            list(store.list(""))
+    assert sorted(path.name for path in root_of(store).rglob("*")) == [LOCK_NAME, "folder", "old"]
+    assert store.compare_and_swap("folder/old", b"new", found.version)
+
+
+def test_a_folder_removed_by_hand_is_made_again(store: FolderStore) -> None:
+    store.put_if_absent("a/b/c", [b"x"])
+    store.delete("a/b/c")
+    (root_of(store) / "a/b").rmdir()
+    (root_of(store) / "a").rmdir()
+    with pytest.raises(ObjectMissing):
+        store.get("a/b/c", length=1)
+    assert store.put_if_absent("a/b/c", [b"y"])
+
+
+def increment(root: Path, times: int) -> None:
+    store = FolderStore(root)
+    for _ in range(times):
+        while True:
+            found = store.get_versioned("counter", limit_bytes=100)
+            number = 0 if found is None else int(found.data)
+            version = None if found is None else found.version
+            if store.compare_and_swap("counter", b"%d" % (number + 1), version):
+                break
+
+
+def create(root: Path, number: int) -> None:
+    store = FolderStore(root)
+    for attempt in range(20):
+        if store.put_if_absent(f"races/{attempt}", [b"%d" % number] * 1000):
+            assert store.put_if_absent(f"won/{attempt}-{number}", [])
+
+
+def test_no_update_of_racing_processes_is_lost(store: FolderStore) -> None:
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=increment, args=(root_of(store), 20)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    assert store.get("counter", length=9) == b"60"
+
+
+def test_of_racing_processes_one_creates_each_object(store: FolderStore) -> None:
+    fork = multiprocessing.get_context("fork")
+    workers = [fork.Process(target=create, args=(root_of(store), n)) for n in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+        assert worker.exitcode == 0
+    won = [info.key.removeprefix("won/").split("-") for info in store.list("won/")]
+    assert sorted(int(attempt) for attempt, _ in won) == list(range(20))
+    for attempt, number in won:
+        assert store.get(f"races/{attempt}", length=9999) == number.encode() * 1000

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+from hypothesis import given
+
+from manifests.errors import BadSymbolSet, DiskError
+from symbols.encode import encode, object_parts
+from symbols.geometry import CHUNK_SIZE_BYTES, Geometry, choose, describe, from_manifest
+from symbols.table import check_chunk, check_table, chunk_digest
+from tests.symbols.geometries import small_geometries
+from tests.symbols.samples import (
+    encoded_artifact,
+    pattern,
+    reference_symbols,
+    reference_table,
+    symbol_data,
+)
+
+MIB = 1 << 20
+SIZES_BYTES = [
+    1,
+    64 << 10,
+    (64 << 10) + 1,
+    MIB,
+    MIB + 1,
+    10 * MIB - 1,
+    10 * MIB,
+    10 * MIB + 1,
+    10 * CHUNK_SIZE_BYTES + 10,
+]
+
+# Of 2 MiB + 3 bytes: BLAKE3 of the table, and of the stored symbols 0, 9 and 11.
+GOLDEN = [
+    "8d7188a2ca27abd6006a383c32bd04bb58978a1eb975717dbd0e6d8a509930c9",
+    "43e8ba1555b703941082f7bd26473b21d5be651f970844c83184715e8aeaa700",
+    "746f7a3ee69b3947f6cb6658fee0296b950ddf846cfe44ede62de2a83ea1e047",
+    "ac689ca716ea2312fb038cf7590b17bca1d57a44d1fa3787164fca76a96a69bb",
+]
+
+
+@pytest.mark.parametrize("size_bytes", SIZES_BYTES)
+def test_symbols_and_table_are_the_reference_ones(tmp_path: Path, size_bytes: int) -> None:
+    geometry = choose(size_bytes)
+    encoded = encoded_artifact(tmp_path, geometry)
+    symbols = reference_symbols(pattern(size_bytes), geometry)
+    assert [symbol_data(encoded, number) for number in range(geometry.m)] == symbols
+    assert encoded.table == reference_table(symbols, geometry.chunk_size_bytes)
+    for number in range(geometry.m):
+        stored = b"".join(object_parts(encoded, number))
+        offset, length = geometry.table_range(number)
+        assert stored[offset : offset + length] == encoded.table
+        assert len(stored) == geometry.object_size_bytes(number)
+    assert geometry.stored_size_bytes == sum(map(geometry.object_size_bytes, range(geometry.m)))
+
+
+@given(small_geometries())
+def test_small_symbols_and_tables_are_the_reference_ones(
+    tmp_path_factory: pytest.TempPathFactory, geometry: Geometry
+) -> None:
+    encoded = encoded_artifact(tmp_path_factory.mktemp("small"), geometry)
+    symbols = reference_symbols(pattern(geometry.size_bytes), geometry)
+    assert [symbol_data(encoded, number) for number in range(geometry.m)] == symbols
+    assert encoded.table == reference_table(symbols, geometry.chunk_size_bytes)
+
+
+def test_encoding_again_gives_the_same_files_and_no_others(tmp_path: Path) -> None:
+    first = encoded_artifact(tmp_path, choose(3 * MIB + 7))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert encode(first.source, first.geometry, tmp_path) == first
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert sorted(before) == ["10", "11", "artifact"]
+
+
+def test_the_format_has_not_changed(tmp_path: Path) -> None:
+    """Golden values: other machines and versions must arrive at the same symbols."""
+    encoded = encoded_artifact(tmp_path, choose(2 * MIB + 3))
+    stored = [blake3(b"".join(object_parts(encoded, number))).hexdigest() for number in (0, 9, 11)]
+    assert [blake3(encoded.table).hexdigest(), *stored] == GOLDEN
+
+
+def test_the_table_is_checked_against_the_manifest_and_chunks_against_the_table(
+    tmp_path: Path,
+) -> None:
+    geometry = choose(MIB + 1)
+    encoded = encoded_artifact(tmp_path, geometry)
+    symbols = describe(geometry, encoded.table)
+    assert from_manifest(MIB + 1, symbols) == geometry
+    assert check_table(geometry, symbols, encoded.table)
+    assert not check_table(geometry, symbols, encoded.table[:-1])
+    assert not check_table(geometry, symbols, encoded.table[:-1] + b"?")
+    data = symbol_data(encoded, 11)
+    assert check_chunk(geometry, encoded.table, 11, 0, data)
+    assert not check_chunk(geometry, encoded.table, 10, 0, data)
+    assert not check_chunk(geometry, encoded.table, 11, 0, data[:-1])
+    assert not check_chunk(geometry, encoded.table, 11, 0, b"")
+    assert chunk_digest(geometry, encoded.table, 11, 0) == blake3(data).digest()
+    for number, chunk in ((12, 0), (-1, 0), (0, 1)):
+        with pytest.raises(BadSymbolSet):
+            check_chunk(geometry, encoded.table, number, chunk, data)
+    with pytest.raises(BadSymbolSet):
+        chunk_digest(geometry, encoded.table[:-1], 0, 0)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 99, 101])
+def test_a_file_of_another_size_is_refused_and_leaves_nothing(
+    tmp_path: Path, size_bytes: int
+) -> None:
+    source = tmp_path / "artifact"
+    source.write_bytes(pattern(size_bytes))
+    with pytest.raises(BadSymbolSet):
+        encode(source, Geometry(100, 2, 4, 10), tmp_path)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_missing_file_is_a_disk_error(tmp_path: Path) -> None:
+    with pytest.raises(DiskError):
+        encode(tmp_path / "absent", choose(1), tmp_path)
+
+
+def test_a_read_error_is_a_disk_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    source = tmp_path / "artifact"
+    source.write_bytes(pattern(100))
+    monkeypatch.setattr(os, "preadv", failing)
+    with pytest.raises(DiskError):
+        encode(source, Geometry(100, 2, 4, 10), tmp_path)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "artifact"
+    source.write_bytes(pattern(100))
+    monkeypatch.setattr(os, "preadv", lambda *_: 0)
+    with pytest.raises(BadSymbolSet, match="shorter"):
+        encode(source, Geometry(100, 2, 4, 10), tmp_path)
+
+
+def test_a_damaged_repair_file_is_not_offered_for_upload(tmp_path: Path) -> None:
+    encoded = encoded_artifact(tmp_path, choose(100))
+    encoded.repair_paths[0].write_bytes(b"short")
+    with pytest.raises(BadSymbolSet):
+        object_parts(encoded, 1)
+    with pytest.raises(BadSymbolSet):
+        object_parts(encoded, 2)
