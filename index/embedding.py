@@ -1,0 +1,163 @@
+"""The embedder port and the embedders that are built in.
+
+The writer embeds documents and every node embeds queries, so both sides stand on this module; what
+makes them agree is the embedder's identity: a name, a revision hash and golden texts with their
+vectors, all under the signed manifest.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.words import words
+from manifests.errors import BadQuery, BadSetting
+from manifests.generation import EmbedderRecord, GoldenEmbedding
+from manifests.identifiers import content_id
+from manifests.vectors import vector_to_text
+
+MAX_DIMENSIONS = 8192
+DEFAULT_DIMENSIONS = 256
+
+GOLDEN_TEXTS = (
+    "a generation is immutable",
+    "Reciprocal rank fusion of two rankings",
+    "naïve café — 日本語 ΑΒΓ",
+    "0",
+)
+
+
+class Embedder(Protocol):
+    """Turns text into vectors, and can say exactly what it is."""
+
+    @property
+    def name(self) -> str:
+        """The name by which a setting chooses it."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """BLAKE3 hex of all that decides its output: code version, parameters, weights."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """The length of every vector it makes."""
+        ...
+
+    @property
+    def computes(self) -> bool:
+        """Whether it makes vectors itself; if not, documents and queries must bring theirs."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Unit vectors, shape ``(len(texts), dimensions)``.
+
+        Raises:
+            BadQuery: it does not compute vectors.
+        """
+        ...
+
+
+class HashingEmbedder:
+    """Signed feature hashing of words and word pairs (Weinberger et al., ICML 2009).
+
+    Deterministic on every machine: CRC-32 chooses the dimension and the sign, the weight is the
+    square root of the count, and the result is scaled to unit length. No model to install; meant
+    as the embedded default and for tests, not as a semantic model.
+    """
+
+    name = "hashing"
+    computes = True
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self.revision = content_id(f"hashing/1 crc32 words+pairs sqrt D={dimensions}".encode())
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """See :meth:`Embedder.embed`. A text without words gets the first unit vector."""
+        vectors = np.zeros((len(texts), self.dimensions), dtype=np.float64)
+        hashes: dict[str, int] = {}
+        for vector, text in zip(vectors, texts, strict=True):
+            tokens = words(text)
+            counts = Counter(tokens)
+            counts.update(map(" ".join, pairwise(tokens)))
+            if not counts:
+                vector[0] = 1.0
+                continue
+            for feature in counts:
+                if feature not in hashes:
+                    hashes[feature] = zlib.crc32(feature.encode("utf-8"))
+            codes = np.fromiter(
+                (hashes[feature] for feature in counts), dtype=np.int64, count=len(counts)
+            )
+            weights = np.sqrt(np.fromiter(counts.values(), dtype=np.float64, count=len(counts)))
+            signs = np.where(codes & 0x80000000, -1.0, 1.0)
+            vector[:] = np.bincount(
+                (codes & 0x7FFFFFFF) % self.dimensions, weights * signs, self.dimensions
+            )
+            if not vector.any():
+                vector[0] = 1.0
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors.astype(np.float32)
+
+
+class PrecomputedEmbedder:
+    """Vectors come with the documents and with the queries; nothing is computed here."""
+
+    name = "precomputed"
+    computes = False
+
+    def __init__(self, dimensions: int) -> None:
+        self.dimensions = dimensions
+        self.revision = content_id(f"precomputed/1 D={dimensions}".encode())
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Always refuses: see the class."""
+        raise BadQuery(
+            "this index's vectors came with its documents, so a text cannot be embedded here; "
+            "give the query's vector too, or ask with --mode lexical",
+            embedder=self.name,
+        )
+
+
+_EMBEDDERS: dict[str, Callable[[int], Embedder]] = {
+    "hashing": HashingEmbedder,
+    "precomputed": PrecomputedEmbedder,
+}
+EMBEDDER_NAMES = tuple(_EMBEDDERS)
+
+
+def make_embedder(name: str, dimensions: int) -> Embedder:
+    """The embedder of this name.
+
+    Raises:
+        BadSetting: no such embedder, or a number of dimensions it cannot have.
+    """
+    if name not in _EMBEDDERS:
+        raise BadSetting(f"no embedder is called {name!r}; there are {', '.join(EMBEDDER_NAMES)}")
+    if not 1 <= dimensions <= MAX_DIMENSIONS:
+        raise BadSetting(f"{dimensions} dimensions: must be 1 to {MAX_DIMENSIONS}")
+    return _EMBEDDERS[name](dimensions)
+
+
+def embedder_record(embedder: Embedder) -> EmbedderRecord:
+    """What a manifest says of the embedder; the golden vectors are computed here and now."""
+    golden: tuple[GoldenEmbedding, ...] = ()
+    if embedder.computes:
+        golden = tuple(
+            GoldenEmbedding(text=text, vector=vector_to_text(vector.tolist()))
+            for text, vector in zip(GOLDEN_TEXTS, embedder.embed(GOLDEN_TEXTS), strict=True)
+        )
+    return EmbedderRecord(
+        name=embedder.name,
+        revision=embedder.revision,
+        dimensions=embedder.dimensions,
+        golden=golden,
+    )

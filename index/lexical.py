@@ -1,0 +1,183 @@
+"""The text half of a generation: one tantivy index of immutable segment files.
+
+Title and text are analysed together as one field, ``body``, by tantivy's ``en_stem`` analyser
+(simple tokenizer, words of up to 40 bytes, lower case, English Snowball stemmer); see ADR 0003 for
+the figures. ``id`` is one untouched term, ``row`` a fast field that ties a hit to its head and its
+vector, ``document`` the stored document. The analyser is built into tantivy, so any tantivy 0.27
+program can open the files.
+
+A new generation's files are made in a work folder that starts as hard links to the parent's: old
+segments are never rewritten in place, deletes are new small files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tantivy
+
+from index.words import words
+from manifests.errors import ActivationFailed, BadQuery, DiskError
+from manifests.generation import LexicalSettings
+
+FOLDER = "lexical"
+META_FILE = "meta.json"
+SETTINGS = LexicalSettings(
+    library="tantivy 0.27",
+    analyzer="en_stem: simple, at most 40 bytes, lower case, English Snowball stemmer",
+    fields=("body", "id", "row", "document"),
+)
+_SMALL_BUILD_DOCUMENTS = 2_000
+_HEAP_BYTES_SMALL = 64_000_000
+_HEAP_BYTES_LARGE = 256_000_000
+
+
+class StoredDocument(msgspec.Struct, frozen=True, array_like=True):
+    """A document as the index keeps it, to be given back whole."""
+
+    id: str
+    title: str
+    text: str
+    fields: dict[str, Any]
+
+
+def _schema() -> tantivy.Schema:
+    return (
+        tantivy.SchemaBuilder()
+        .add_text_field("id", tokenizer_name="raw", index_option="basic")
+        .add_unsigned_field("row", fast=True)
+        .add_text_field("body", tokenizer_name="en_stem")
+        .add_bytes_field("document", stored=True)
+        .build()
+    )
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    # pyo3's PanicException derives from BaseException; a panic inside tantivy is an answer too.
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ActivationFailed(f"tantivy failed while {doing}: {error}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ActivationFailed(f"tantivy panicked while {doing}: {error}") from error
+
+
+def write_lexical(
+    folder: Path, documents: Iterable[tuple[int, StoredDocument]], added: int, gone: Iterable[str]
+) -> list[str]:
+    """Apply one build to the index in ``folder`` and name the files that now make it up.
+
+    Args:
+        folder: a private folder holding links to the parent's files, or empty.
+        documents: new ``(row, document)`` pairs, each id once.
+        added: how many there are (decides threads and memory only).
+        gone: ids whose documents in the parent are replaced or deleted.
+
+    Raises:
+        DiskError: tantivy could not write.
+    """
+    fresh = not (folder / META_FILE).exists()
+    index = tantivy.Index(_schema(), path=str(folder)) if fresh else tantivy.Index.open(str(folder))
+    # One thread makes one segment: right for a small change. A base build wants both cores.
+    small = added <= _SMALL_BUILD_DOCUMENTS
+    writer = index.writer(
+        _HEAP_BYTES_SMALL if small else _HEAP_BYTES_LARGE, num_threads=1 if small else 0
+    )
+    encode = msgspec.msgpack.Encoder().encode
+    try:
+        for identity in gone:
+            writer.delete_documents_by_term("id", identity)
+        for row, document in documents:
+            entry = tantivy.Document()
+            entry.add_text("id", document.id)
+            entry.add_unsigned("row", row)
+            entry.add_text("body", f"{document.title}\n{document.text}")
+            entry.add_bytes("document", encode(document))
+            writer.add_document(entry)
+        writer.commit()
+        writer.wait_merging_threads()
+    except (ValueError, OSError) as error:
+        raise DiskError(f"tantivy could not write in {folder}: {error}") from error
+    return lexical_files(folder)
+
+
+def lexical_files(folder: Path) -> list[str]:
+    """The files that the index in ``folder`` consists of, by its own ``meta.json``."""
+    segments = json.loads((folder / META_FILE).read_bytes())["segments"]
+    prefixes = {segment["segment_id"].replace("-", ""): segment["deletes"] for segment in segments}
+    names = [META_FILE]
+    for path in folder.iterdir():
+        segment, _, rest = path.name.partition(".")
+        if segment not in prefixes:
+            continue
+        deletes = prefixes[segment]
+        if rest.endswith("del") and (not deletes or rest != f"{deletes['opstamp']}.del"):
+            continue  # the deletes of an older generation, superseded by a newer file
+        names.append(path.name)
+    return sorted(names)
+
+
+class LexicalIndex:
+    """A verified index, opened for reading."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it.
+
+        Raises:
+            ActivationFailed: tantivy refuses the files.
+        """
+        with _translated(f"opening {folder}"):
+            self._index = tantivy.Index.open(str(folder))
+            self._searcher = self._index.searcher()
+        self._set_query = tantivy.Query.term_set_query
+
+    @property
+    def documents(self) -> int:
+        """How many live documents it holds."""
+        return self._searcher.num_docs
+
+    def search(
+        self, text: str, limit: int, *, syntax: bool = False
+    ) -> tuple[list[int], list[float]]:
+        """The rows and BM25 scores of the best ``limit`` documents, best first.
+
+        ``text`` is plain words, any of which may match, unless ``syntax`` asks for tantivy's query
+        language.
+
+        Raises:
+            BadQuery: ``syntax`` was asked for and the text does not parse.
+        """
+        if syntax:
+            try:
+                query = self._index.parse_query(text, ["body"])
+            except ValueError as error:
+                raise BadQuery(f"cannot parse the query: {error}", text=text) from error
+        else:
+            query = self._index.parse_query(" ".join(words(text)), ["body"])
+        hits = self._searcher.search(query, limit, count=False).hits
+        rows = self._searcher.fast_field_values("row", [address for _, address in hits])
+        return rows, [score for score, _ in hits]  # type: ignore[return-value]
+
+    def rows_of(self, ids: Sequence[str]) -> list[int]:
+        """The rows of those documents among ``ids`` that are in the index, in no order."""
+        if not ids:
+            return []
+        query = self._set_query(self._index.schema, "id", ids)
+        hits = self._searcher.search(query, len(ids), count=False).hits
+        return self._searcher.fast_field_values("row", [address for _, address in hits])  # type: ignore[return-value]
+
+    def document(self, identity: str) -> StoredDocument | None:
+        """The document of this id, or ``None``."""
+        query = self._set_query(self._index.schema, "id", [identity])
+        for _, address in self._searcher.search(query, 1, count=False).hits:
+            stored = self._searcher.doc(address).get_first("document")
+            return msgspec.msgpack.decode(bytes(stored or b""), type=StoredDocument)
+        return None

@@ -1,0 +1,122 @@
+"""Where generations live on one machine, be it the writer's or a node's.
+
+::
+
+    HOME/artifacts/<blake3>                   every artifact once, named by its content
+    HOME/generations/<generation_id>/manifest.json
+    HOME/generations/<generation_id>/files/<artifact name>     hard links to the above
+
+A generation's folder appears by one rename, whole. Generations that share an artifact share its
+bytes on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from durable import files
+from index.verification import VerifiedGeneration, check_artifact, verify_generation
+from manifests.errors import ArtifactHashMismatch, DiskError, GenerationUnknown
+from manifests.generation import ArtifactFile, GenerationManifest
+from manifests.identifiers import is_generation_id
+from manifests.record import GenerationEntry, accept_manifest
+
+MANIFEST_FILE = "manifest.json"
+
+
+class Residence:
+    """The generations kept under one home folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.artifacts = home / "artifacts"
+        self.generations = home / "generations"
+
+    def prepare(self) -> None:
+        """Create the folders and clear what interrupted commands left. The caller holds the lock.
+
+        Raises:
+            DiskFull, DiskError: the disk refuses.
+        """
+        for folder in (self.artifacts, self.generations):
+            files.make_folder(folder)
+            files.remove_temporaries(folder)
+
+    def artifact_path(self, artifact_id: str) -> Path:
+        """Where an artifact's bytes are, or will be."""
+        return self.artifacts / artifact_id
+
+    def folder(self, generation_id: str) -> Path:
+        """Where a generation's files are, under their names."""
+        return self.generations / generation_id / "files"
+
+    def resident_ids(self) -> list[str]:
+        """The generations that are here, oldest first."""
+        if not self.generations.is_dir():
+            return []
+        return sorted(p.name for p in self.generations.iterdir() if is_generation_id(p.name))
+
+    def manifest_bytes(self, generation_id: str) -> bytes:
+        """The exact bytes of a resident generation's manifest.
+
+        Raises:
+            GenerationUnknown: it is not here.
+        """
+        path = self.generations / generation_id / MANIFEST_FILE
+        try:
+            with files.translated(path):
+                return path.read_bytes()
+        except DiskError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise GenerationUnknown(
+                f"generation {generation_id} is not here", generation_id=generation_id
+            ) from error
+
+    def holds(self, artifact: ArtifactFile) -> bool:
+        """Whether the artifact is here and intact; a damaged one is removed."""
+        path = self.artifact_path(artifact.blake3)
+        with contextlib.suppress(ArtifactHashMismatch):
+            check_artifact(path, artifact)
+            return True
+        files.remove_file(path)
+        return False
+
+    def assemble(self, manifest: GenerationManifest, manifest_bytes: bytes) -> VerifiedGeneration:
+        """Make a generation resident from its artifacts, which are all here, and verify it.
+
+        A folder that is already there is replaced if any of its files is not the artifact's.
+
+        Raises:
+            ArtifactHashMismatch: an artifact is damaged or missing.
+            DiskFull, DiskError: the disk refuses.
+        """
+        home = self.generations / manifest.generation_id
+        if home.is_dir():
+            with contextlib.suppress(ArtifactHashMismatch):
+                return verify_generation(manifest, self.folder(manifest.generation_id))
+            files.remove_tree(home)
+        draft = self.generations / f"{files.TEMPORARY_PREFIX}{manifest.generation_id}"
+        files.remove_tree(draft)
+        folders = {draft / "files"}
+        folders |= {(draft / "files" / artifact.name).parent for artifact in manifest.artifacts}
+        for folder in sorted(folders):
+            files.make_folder(folder)
+        for artifact in manifest.artifacts:
+            files.link_file(self.artifact_path(artifact.blake3), draft / "files" / artifact.name)
+        for folder in sorted(folders):
+            files.fsync_folder(folder)
+        files.replace_file(draft / MANIFEST_FILE, [manifest_bytes])
+        files.move(draft, home)
+        return verify_generation(manifest, self.folder(manifest.generation_id))
+
+    def reopen(self, entry: GenerationEntry, shard: str) -> VerifiedGeneration:
+        """Verify a resident generation against what a signed record says of it.
+
+        Raises:
+            GenerationUnknown: it is not here.
+            ManifestError: its manifest is not the one the record names.
+            ArtifactHashMismatch: one of its files is damaged.
+        """
+        manifest = accept_manifest(self.manifest_bytes(entry.generation_id), entry, shard)
+        return verify_generation(manifest, self.folder(entry.generation_id))

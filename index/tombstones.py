@@ -1,0 +1,33 @@
+"""Tombstones: the rows that later commits replaced or deleted.
+
+One file a build: ascending little-endian uint64. A generation's dead rows are the union of its
+files; they are disjoint, because a row dies once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def tombstone_bytes(rows: Iterable[int]) -> bytes:
+    """The file content for these rows (distinct, any order)."""
+    return np.array(sorted(rows), dtype="<u8").tobytes()
+
+
+def read_tombstones(paths: Sequence[Path]) -> NDArray[np.uint64]:
+    """The union of verified tombstone files, ascending, shape ``(dead rows,)``."""
+    if not paths:
+        return np.empty(0, dtype=np.uint64)
+    return np.sort(np.concatenate([np.fromfile(path, dtype="<u8") for path in paths]))
+
+
+def are_dead(tombstones: NDArray[np.uint64], rows: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of ``rows`` are among the ascending ``tombstones`` (not empty); the shape of rows."""
+    places = np.searchsorted(tombstones, rows)
+    places[places == len(tombstones)] = 0
+    dead: NDArray[np.bool_] = tombstones[places] == rows
+    return dead

@@ -1,0 +1,93 @@
+"""Vector shards: one usearch HNSW index a build, written once, then only viewed.
+
+Keys are rows. Deleted rows stay inside a shard, so a search asks for more than it needs and drops
+the dead; it asks again for more until it has enough or the shard is exhausted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from usearch.index import Index
+
+from index.tombstones import are_dead
+from manifests.errors import ActivationFailed
+from manifests.generation import Quantization, VectorArtifact
+
+
+def write_shard(
+    path: Path, first_row: int, vectors: NDArray[np.float32], quantization: Quantization
+) -> None:
+    """Build an HNSW index over ``vectors`` (shape ``(n, D)``), row ``i`` keyed ``first_row + i``.
+
+    Connectivity 16 and expansion 128/64 are usearch's defaults; all cores are used, so two builds
+    of the same vectors may differ in their graph, never in their vectors.
+    """
+    shard = Index(ndim=vectors.shape[1], metric="cos", dtype=quantization)
+    keys = np.arange(first_row, first_row + len(vectors), dtype=np.uint64)
+    shard.add(keys, vectors)
+    shard.save(str(path))
+
+
+class VectorShard:
+    """A verified shard, opened as a read-only view of its file."""
+
+    def __init__(
+        self, path: Path, artifact: VectorArtifact, tombstones: NDArray[np.uint64]
+    ) -> None:
+        """View the file.
+
+        Raises:
+            ActivationFailed: it is not the index that the manifest describes.
+        """
+        try:
+            shard = Index.restore(str(path), view=True)
+        except RuntimeError as error:
+            raise ActivationFailed(f"usearch refuses {artifact.name}: {error}") from error
+        if shard is None or (len(shard), shard.ndim) != (artifact.vectors, artifact.dimensions):
+            raise ActivationFailed(
+                f"{artifact.name} is not a shard of {artifact.vectors} vectors of "
+                f"{artifact.dimensions} dimensions",
+                artifact=artifact.name,
+            )
+        self._index: Any = shard
+        self._size = artifact.vectors
+        first, end = np.searchsorted(
+            tombstones, [artifact.first_row, artifact.first_row + artifact.vectors]
+        )
+        self._tombstones = tombstones[first:end]
+
+    @property
+    def live(self) -> int:
+        """How many of the shard's vectors are not tombstoned."""
+        return self._size - len(self._tombstones)
+
+    def nearest(
+        self, vector: NDArray[np.float32], limit: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+        """The up to ``limit`` live rows nearest to ``vector`` (shape ``(D,)``).
+
+        Returns rows and cosine distances, nearest first, both of shape ``(hits,)``.
+        """
+        dead = len(self._tombstones)
+        if not dead:
+            matches = self._index.search(vector, min(limit, self._size))
+            return matches.keys, matches.distances
+        wanted = min(limit, self.live)
+        # The dead are taken to be spread evenly; where they are not, the loop asks for more.
+        asked = wanted + 1 + wanted * dead // max(self.live, 1)
+        while True:
+            asked = min(asked, self._size)
+            matches = self._index.search(vector, asked)
+            alive = ~are_dead(self._tombstones, matches.keys)
+            if asked == self._size or int(alive.sum()) >= wanted:
+                return matches.keys[alive][:limit], matches.distances[alive][:limit]
+            asked *= 2
+
+    def vector(self, row: int) -> NDArray[np.float32]:
+        """The stored vector of ``row`` (as precise as the quantization kept it), shape ``(D,)``."""
+        found: NDArray[np.float32] = self._index.get(row)
+        return found
