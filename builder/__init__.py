@@ -1,0 +1,1 @@
+"""The writer: builds generations from the commit log, signs them and publishes them."""

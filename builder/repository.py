@@ -1,0 +1,200 @@
+"""The signed repository of one shard: how the writer moves the record.
+
+One TUF repository a shard. A change writes, in this order, the new targets' files,
+``N.targets.json`` and ``N.snapshot.json`` (create-if-absent: a name that is taken is skipped, so an
+attempt that died leaves only unreferenced files) and then replaces ``timestamp.json`` by
+compare-and-swap. That last write is the one commit point: before it nothing of the change is
+visible, after it all of it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import (
+    Metadata,
+    MetaFile,
+    Role,
+    Root,
+    Snapshot,
+    T,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization.json import JSONSerializer
+
+from builder.keys import WriterKeys
+from manifests.canonical import to_canonical
+from manifests.errors import HomeOccupied, ObjectMissing, StoreUnavailable, WriterFenced
+from manifests.names import CONTROL_TARGET, metadata_key, target_key
+from manifests.record import ControlRecord
+from store.port import Store
+from store.signed import SignedState, signed_state, trusted_root
+
+TIMESTAMP_KEY = metadata_key("timestamp.json")
+METADATA_LIMIT_BYTES = 64 * 1024 * 1024
+MAX_SKIPPED_VERSIONS = 1000
+ROOT_LIFETIME = timedelta(days=10 * 365)
+TARGETS_LIFETIME = timedelta(days=365)
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentState:
+    """What is signed now, and the token that replacing it needs."""
+
+    signed: SignedState
+    token: str
+
+
+def make_root(keys: WriterKeys, now: datetime) -> bytes:
+    """The first root metadata: which key signs which role. ``now`` is in UTC."""
+    root = Root(version=1, expires=now + ROOT_LIFETIME, consistent_snapshot=True)
+    online = keys.online
+    for role, signer in (
+        (Root.type, keys.root),
+        (Targets.type, keys.targets),
+        (Snapshot.type, online),
+        (Timestamp.type, online),
+    ):
+        root.roles[role] = Role([], 1)
+        root.add_key(signer.public_key, role)
+    return _sign(root, keys.root)
+
+
+class Repository:
+    """The signed metadata of one shard in one store, as its writer sees it."""
+
+    def __init__(
+        self, store: Store, root: bytes, keys: WriterKeys, timestamp_lifetime: timedelta
+    ) -> None:
+        self._store = store
+        self._root_bytes = root
+        self._root = trusted_root(root)
+        self._keys = keys
+        self._timestamp_lifetime = timestamp_lifetime
+
+    def create(self, record: ControlRecord, now: datetime) -> bool:
+        """Publish the first, empty record; returns ``False`` when the store has one already.
+
+        Raises:
+            HomeOccupied: the store belongs to another writer.
+        """
+        root_key = metadata_key("1.root.json")
+        if not self._store.put_if_absent(root_key, [self._root_bytes]):
+            found = self._store.get(root_key, length=METADATA_LIMIT_BYTES)
+            if found != self._root_bytes:
+                raise HomeOccupied(
+                    f"the store {self._store.url} already belongs to another writer's home; "
+                    "choose an empty place",
+                    store=self._store.url,
+                )
+        if self._store.stat(TIMESTAMP_KEY) is not None:
+            return False
+        self._write(None, record, (), now)
+        return True
+
+    def current(self) -> CurrentState:
+        """What is signed now.
+
+        Raises:
+            ObjectMissing: the store holds no record.
+            UnsignedRecord, TrustError: what it holds is not signed by this home's keys.
+        """
+        found = self._store.get_versioned(TIMESTAMP_KEY, limit_bytes=METADATA_LIMIT_BYTES)
+        if found is None:
+            raise ObjectMissing(
+                f"the store {self._store.url} has no {TIMESTAMP_KEY}; run `genctl init` again to "
+                "create it, or check that this is the right store",
+                store=self._store.url,
+            )
+        return CurrentState(signed_state(self._root, found.data, self._get), found.version)
+
+    def commit(
+        self,
+        current: CurrentState,
+        record: ControlRecord,
+        now: datetime,
+        new_targets: Sequence[tuple[str, bytes]] = (),
+    ) -> None:
+        """Replace ``current`` by ``record``; ``new_targets`` are ``(target path, bytes)``.
+
+        Raises:
+            WriterFenced: another writer moved the record since ``current`` was read.
+        """
+        self._write(current, record, new_targets, now)
+
+    def _write(
+        self,
+        current: CurrentState | None,
+        record: ControlRecord,
+        new_targets: Sequence[tuple[str, bytes]],
+        now: datetime,
+    ) -> None:
+        before = current.signed if current else None
+        control = to_canonical(record)
+        targets = dict(before.targets.targets) if before else {}
+        for path, data in (*new_targets, (CONTROL_TARGET, control)):
+            target = TargetFile.from_data(path, data, ["sha256"])
+            targets[path] = target
+            self._store.put_if_absent(target_key(path, target.hashes["sha256"]), [data])
+        targets[CONTROL_TARGET].unrecognized_fields["custom"] = record.model_dump(mode="json")
+
+        targets_version, targets_bytes = self._put_version(
+            Targets(expires=now + TARGETS_LIFETIME, targets=targets),
+            before.targets.version if before else 0,
+            self._keys.targets,
+        )
+        meta = {"targets.json": MetaFile.from_data(targets_version, targets_bytes, ["sha256"])}
+        snapshot_version, snapshot_bytes = self._put_version(
+            Snapshot(expires=now + TARGETS_LIFETIME, meta=meta),
+            before.snapshot.version if before else 0,
+            self._keys.online,
+        )
+        timestamp = Timestamp(
+            version=before.timestamp.version + 1 if before else 1,
+            expires=now + self._timestamp_lifetime,
+            snapshot_meta=MetaFile.from_data(snapshot_version, snapshot_bytes, ["sha256"]),
+        )
+        self._swap(_sign(timestamp, self._keys.online), current.token if current else None)
+
+    def _put_version(self, signed: T, last_version: int, signer: CryptoSigner) -> tuple[int, bytes]:
+        for version in range(last_version + 1, last_version + 1 + MAX_SKIPPED_VERSIONS):
+            signed.version = version
+            data = _sign(signed, signer)
+            if self._store.put_if_absent(metadata_key(f"{version}.{signed.type}.json"), [data]):
+                return version, data
+        raise WriterFenced(
+            f"{MAX_SKIPPED_VERSIONS} versions of {signed.type} after {last_version} are taken; "
+            "another writer is far ahead of this home"
+        )
+
+    def _swap(self, timestamp: bytes, token: str | None) -> None:
+        try:
+            swapped = self._store.compare_and_swap(TIMESTAMP_KEY, timestamp, token)
+        except StoreUnavailable:
+            # The outcome is unknown: what the store holds now tells.
+            found = self._store.get_versioned(TIMESTAMP_KEY, limit_bytes=METADATA_LIMIT_BYTES)
+            if found is not None and found.data == timestamp:
+                return
+            if token == (found.version if found else None):
+                raise
+            swapped = False
+        if not swapped:
+            raise WriterFenced(
+                "another writer moved the record first; nothing of this attempt is visible. Look "
+                "at `genctl generations`, then run the command again",
+                store=self._store.url,
+            )
+
+    def _get(self, file_name: str) -> bytes:
+        return self._store.get(metadata_key(file_name), length=METADATA_LIMIT_BYTES)
+
+
+def _sign(signed: T, signer: CryptoSigner) -> bytes:
+    metadata = Metadata(signed)
+    metadata.sign(signer)
+    return metadata.to_bytes(JSONSerializer(compact=True))
