@@ -1,0 +1,1 @@
+"""The gate and the swap: how a verified generation becomes the active one."""

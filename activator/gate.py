@@ -1,0 +1,58 @@
+"""The gate: what a verified generation must prove before the pointer moves to it.
+
+Every check always runs; no manifest and no setting switches one off. Files were verified by the
+time a ``VerifiedGeneration`` exists; here the generation is opened and asked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from index.embedding import Embedder, embedder_record
+from index.snapshot import Snapshot
+from index.verification import VerifiedGeneration
+from manifests.errors import ActivationFailed
+from manifests.generation import GoldenQuery
+from manifests.invariants import (
+    GOLDEN_DEPTH,
+    check_counts,
+    check_embedder,
+    check_lineage,
+)
+from manifests.record import ControlRecord, GenerationEntry
+from manifests.vectors import vector_from_text
+
+
+def pass_gate(
+    verified: VerifiedGeneration,
+    record: ControlRecord,
+    entry: GenerationEntry,
+    embedder: Embedder,
+) -> Snapshot:
+    """Check every activation invariant and give the opened, warmed snapshot.
+
+    Raises:
+        CommitRangeGap: the record's commit ranges are not continuous up to this generation.
+        EmbedderMismatch: the node would embed queries with something else.
+        ActivationFailed: it does not open, does not hold what it should, or does not find what its
+            golden queries are to find.
+    """
+    check_lineage(record, entry)
+    check_embedder(verified.manifest, embedder_record(embedder))
+    snapshot = Snapshot(verified)
+    check_counts(verified.manifest, snapshot.opened_counts())
+    for query in verified.manifest.activation.golden_queries:
+        _ask(snapshot, query)
+    return snapshot
+
+
+def _ask(snapshot: Snapshot, query: GoldenQuery) -> None:
+    vector = np.array(vector_from_text(query.vector), np.float32) if query.vector else None
+    hits = snapshot.search(text=query.text, vector=vector, mode=query.mode, limit=GOLDEN_DEPTH)
+    if query.expected_id not in {hit.id for hit in hits}:
+        raise ActivationFailed(
+            f"{snapshot.manifest.generation_id}: a golden {query.mode} query does not find "
+            f"{query.expected_id!r} among its first {GOLDEN_DEPTH} hits",
+            generation_id=snapshot.manifest.generation_id,
+            expected_id=query.expected_id,
+        )

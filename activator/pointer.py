@@ -1,0 +1,118 @@
+"""The pointer: which generation a node serves, and which one it served before.
+
+One small file, replaced atomically; beside the canonical document stands its BLAKE3, so that a
+damaged pointer is recognised and never guessed at. The swap takes a ``VerifiedGeneration``: a
+generation that was not verified cannot be activated, because there is no way to write that down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from durable import files
+from index.verification import VerifiedGeneration
+from manifests.canonical import Frozen, parse_document, to_canonical
+from manifests.errors import ManifestMalformed, PointerCorrupt, SchemaTooNew
+from manifests.identifiers import GenerationId, ShardName, content_id
+from manifests.record import GenerationEntry
+
+POINTER_FILE = "active.json"
+
+
+class Pointer(Frozen):
+    """What ``active.json`` holds.
+
+    ``held_back`` names a generation that an operator rolled this node back from; the node does not
+    activate it again until the record names another.
+    """
+
+    schema_version: Literal[1] = 1
+    shard: ShardName
+    active: GenerationEntry
+    previous: GenerationEntry | None = None
+    held_back: GenerationId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveGeneration:
+    """The generation that a swap has just made active."""
+
+    verified: VerifiedGeneration
+    pointer: Pointer
+
+
+class PointerFile:
+    """The pointer of one node, read again only when the file was replaced.
+
+    A swap always makes a new file, so inode, size and modification time tell; asking for them is
+    what a query pays to see every swap at once.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / POINTER_FILE
+        self._seen: tuple[int, int, int] | None = None
+        self._pointer: Pointer | None = None
+
+    def read(self) -> Pointer | None:
+        """The node's pointer, or ``None`` where no generation was ever activated.
+
+        Raises:
+            PointerCorrupt: the file is torn, empty or damaged.
+            DiskError: it cannot be read.
+        """
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return None
+        identity = (found.st_ino, found.st_size, found.st_mtime_ns)
+        if identity != self._seen:
+            self._pointer = _parse(self._path)
+            self._seen = identity
+        return self._pointer
+
+
+def _parse(path: Path) -> Pointer:
+    with files.translated(path):
+        data = path.read_bytes()
+    body, _, checksum = data.rstrip(b"\n").rpartition(b"\n")
+    try:
+        if content_id(body).encode() != checksum:
+            raise ManifestMalformed("its checksum does not match")
+        return parse_document(body, Pointer, 1)
+    except (ManifestMalformed, SchemaTooNew) as error:
+        raise PointerCorrupt(
+            f"{path} cannot be trusted: {error}. Run `genctl node bootstrap` on this node; it sets "
+            "the pointer anew from the signed record and keeps all that is intact",
+            path=str(path),
+        ) from error
+
+
+def swap(
+    home: Path,
+    verified: VerifiedGeneration,
+    entry: GenerationEntry,
+    *,
+    held_back: str | None = None,
+) -> ActiveGeneration:
+    """Make ``verified`` the active generation: before or after, never between.
+
+    The generation that was active becomes the previous one and stays resident.
+
+    Raises:
+        DiskFull, DiskError: the pointer could not be written; the old one stands.
+    """
+    try:
+        before = PointerFile(home).read()
+    except PointerCorrupt:
+        before = None
+    previous = before.active if before else None
+    if previous == entry:
+        previous = before.previous if before else None
+    pointer = Pointer(
+        shard=verified.manifest.shard, active=entry, previous=previous, held_back=held_back
+    )
+    body = to_canonical(pointer)
+    files.replace_file(home / POINTER_FILE, [body, b"\n", content_id(body).encode(), b"\n"])
+    return ActiveGeneration(verified, pointer)

@@ -1,0 +1,1 @@
+"""A node's way to a verified generation: trust, plan, fetch, rebuild, verify."""

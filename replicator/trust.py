@@ -1,0 +1,228 @@
+"""What a node believes: the signed record, followed with python-tuf's client.
+
+``NODE/trust/`` holds the client's metadata cache and ``high_water.json``, the highest versions ever
+accepted. The cache alone would forget those if it were lost, and an old record would then be new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field
+from tuf.api import exceptions
+from tuf.api.metadata import Snapshot, Targets, Timestamp
+from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+
+from durable import files
+from manifests.canonical import Frozen, parse_document, to_canonical
+from manifests.errors import (
+    DiskError,
+    FreezeSuspected,
+    ManifestMalformed,
+    MetadataRollback,
+    NothingPublished,
+    ObjectMissing,
+    SchemaTooNew,
+    StoreUnavailable,
+    TrustError,
+    TrustStateCorrupt,
+    UnsignedRecord,
+)
+from manifests.names import CONTROL_TARGET, manifest_target
+from manifests.record import ControlRecord, GenerationEntry
+from store.port import Store
+from store.signed import control_record, signed_by, trusted_root
+
+HIGH_WATER_FILE = "high_water.json"
+ROOT_LIMIT_BYTES = 512_000
+METADATA_LIMIT_BYTES = 64 * 1024 * 1024
+_READ_BYTES = 1024 * 1024
+_CONFIG = UpdaterConfig(
+    root_max_length=ROOT_LIMIT_BYTES,
+    timestamp_max_length=16_384,
+    snapshot_max_length=2_000_000,
+    targets_max_length=METADATA_LIMIT_BYTES,
+)
+
+
+class HighWater(Frozen):
+    """The highest metadata versions that this node ever accepted."""
+
+    schema_version: int = 1
+    timestamp: int = Field(ge=1)
+    snapshot: int = Field(ge=1)
+    targets: int = Field(ge=1)
+
+
+class StoreFetcher(FetcherInterface):
+    """Lets python-tuf read from a store; what it calls a URL is ``store:`` and a key."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        key = unquote(urlsplit(url).path)
+        try:
+            found = self._store.stat(key)
+        except StoreUnavailable as error:
+            raise exceptions.DownloadError(str(error)) from error
+        if found is None:
+            raise exceptions.DownloadHTTPError(f"{key} is not in the store", 404)
+        return self._chunks(key, found.size_bytes)
+
+    def _chunks(self, key: str, size_bytes: int) -> Iterator[bytes]:
+        for offset in range(0, size_bytes, _READ_BYTES):
+            try:
+                yield self._store.get(key, offset=offset, length=_READ_BYTES)
+            except (StoreUnavailable, ObjectMissing) as error:
+                raise exceptions.DownloadError(str(error)) from error
+
+
+class TrustedRecord:
+    """The control record as just refreshed and verified, and the manifests it vouches for."""
+
+    def __init__(self, updater: Updater, record: ControlRecord) -> None:
+        self._updater = updater
+        self.record = record
+
+    def manifest_bytes(self, entry: GenerationEntry, folder: Path) -> bytes:
+        """Download a manifest into ``folder`` and give its bytes, checked against the targets.
+
+        Raises:
+            ObjectMissing: the store has lost it.
+            TrustError: what the store has is not what was signed.
+            StoreUnavailable: the store does not answer.
+        """
+        with _translated(f"the manifest of {entry.generation_id}"):
+            target = self._updater.get_targetinfo(manifest_target(entry.generation_id))
+            if target is None:
+                raise UnsignedRecord(
+                    f"the record names {entry.generation_id}, but its manifest is not signed",
+                    generation_id=entry.generation_id,
+                )
+            path = self._updater.download_target(target, str(folder / "manifest.download"))
+        data = Path(path).read_bytes()
+        files.remove_file(Path(path))
+        return data
+
+
+class Trust:
+    """A node's trust state in ``folder``, anchored in the root it was given."""
+
+    def __init__(self, folder: Path, root: bytes) -> None:
+        self._folder = folder
+        self._root = root
+
+    def refresh(self, store: Store) -> TrustedRecord:
+        """Follow the store to its newest record, checking everything.
+
+        Raises:
+            FreezeSuspected: the metadata has expired.
+            MetadataRollback: it is older than what this node has accepted before.
+            UnsignedRecord, TrustError: it is not signed as the root says.
+            TrustStateCorrupt: the node's own high-water mark is damaged.
+            NothingPublished: the store has no signed record.
+            StoreUnavailable: it does not answer.
+        """
+        trusted_root(self._root)
+        files.make_folder(self._folder)
+        before = self._high_water()
+        with _translated(f"the record in {store.url}"):
+            updater = Updater(
+                str(self._folder),
+                "store:metadata/",
+                target_base_url="store:targets/",
+                fetcher=StoreFetcher(store),
+                config=_CONFIG,
+                bootstrap=self._root,
+            )
+            updater.refresh()
+            if updater.get_targetinfo(CONTROL_TARGET) is None:
+                raise UnsignedRecord(f"{CONTROL_TARGET} is not among the signed targets")
+        record, after = self._cached()
+        self._raise_high_water(before, after)
+        return TrustedRecord(updater, record)
+
+    def last_record(self) -> ControlRecord:
+        """The record of the last refresh, its signatures checked again; expiry is not.
+
+        Raises:
+            TrustStateCorrupt: the cache is missing or damaged.
+        """
+        return self._cached()[0]
+
+    def _cached(self) -> tuple[ControlRecord, HighWater]:
+        try:
+            root = trusted_root((self._folder / "root.json").read_bytes())
+            timestamp = signed_by(root, self._cached_bytes("timestamp"), Timestamp)
+            snapshot = signed_by(root, self._cached_bytes("snapshot"), Snapshot)
+            targets = signed_by(root, self._cached_bytes("targets"), Targets)
+            versions = HighWater(
+                timestamp=timestamp.version, snapshot=snapshot.version, targets=targets.version
+            )
+            return control_record(targets), versions
+        except (OSError, UnsignedRecord) as error:
+            raise TrustStateCorrupt(
+                f"the cached metadata in {self._folder} is damaged ({error}); bootstrap again to "
+                "renew it",
+                folder=str(self._folder),
+            ) from error
+
+    def _cached_bytes(self, role: str) -> bytes:
+        return (self._folder / f"{role}.json").read_bytes()
+
+    def _high_water(self) -> HighWater | None:
+        path = self._folder / HIGH_WATER_FILE
+        if not path.exists():
+            return None
+        try:
+            return parse_document(path.read_bytes(), HighWater, 1)
+        except (OSError, ManifestMalformed, SchemaTooNew) as error:
+            raise TrustStateCorrupt(
+                f"{path} is damaged: {error}. The node goes on serving; see the runbook before "
+                "removing the file",
+                path=str(path),
+            ) from error
+
+    def _raise_high_water(self, before: HighWater | None, after: HighWater) -> None:
+        if before is not None:
+            for role in ("timestamp", "snapshot", "targets"):
+                if getattr(after, role) < getattr(before, role):
+                    raise MetadataRollback(
+                        f"the store offers {role} version {getattr(after, role)}; this node has "
+                        f"accepted {getattr(before, role)} before",
+                        role=role,
+                        offered_version=getattr(after, role),
+                        known_version=getattr(before, role),
+                    )
+        if after != before:
+            files.replace_file(self._folder / HIGH_WATER_FILE, [to_canonical(after)])
+
+
+@contextlib.contextmanager
+def _translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except exceptions.ExpiredMetadataError as error:
+        raise FreezeSuspected(
+            f"{what} has expired ({error}); nothing new is activated until the writer signs again "
+            "(any publish, activate or rollback does)"
+        ) from error
+    except exceptions.BadVersionNumberError as error:
+        raise MetadataRollback(f"{what} is older than what was seen before: {error}") from error
+    except exceptions.UnsignedMetadataError as error:
+        raise UnsignedRecord(f"{what} is not signed by the trusted keys: {error}") from error
+    except exceptions.RepositoryError as error:
+        raise TrustError(f"{what} cannot be accepted: {error}") from error
+    except exceptions.DownloadHTTPError as error:
+        raise NothingPublished(
+            f"{what} is not there ({error}); is this the right store, and has its writer run "
+            "`genctl release`?"
+        ) from error
+    except exceptions.DownloadError as error:
+        raise StoreUnavailable(f"{what} cannot be read: {error}") from error
+    except OSError as error:
+        raise DiskError(f"{what} cannot be stored: {error}") from error
