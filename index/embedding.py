@@ -10,7 +10,6 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +22,12 @@ from manifests.identifiers import content_id
 from manifests.vectors import vector_to_text
 
 MAX_DIMENSIONS = 8192
-DEFAULT_DIMENSIONS = 256
+DEFAULT_DIMENSIONS = 384
+_STOP = (
+    "a an and are as at be but by for from has have if in into is it its no not of on or such that "
+    "the their then there these they this to was were will with"
+)
+_STOP_WORDS = frozenset(_STOP.split())
 
 GOLDEN_TEXTS = (
     "a generation is immutable",
@@ -66,11 +70,12 @@ class Embedder(Protocol):
 
 
 class HashingEmbedder:
-    """Signed feature hashing of words and word pairs (Weinberger et al., ICML 2009).
+    """Signed feature hashing of the 4-grams of words (Weinberger et al., ICML 2009).
 
-    Deterministic on every machine: CRC-32 chooses the dimension and the sign, the weight is the
-    square root of the count, and the result is scaled to unit length. No model to install; meant
-    as the embedded default and for tests, not as a semantic model.
+    A word, without the commonest English ones, is the sum of its 4-grams (``<fox>`` has ``<fox``
+    and ``fox>``), scaled to unit length before hashing; a text is the sum of its words, each
+    weighted by the square root of its count. CRC-32 chooses dimension and sign. Deterministic on
+    every machine and nothing to install: it forgives spelling and inflection, it knows no meaning.
     """
 
     name = "hashing"
@@ -78,34 +83,37 @@ class HashingEmbedder:
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
-        self.revision = content_id(f"hashing/1 crc32 words+pairs sqrt D={dimensions}".encode())
+        recipe = f"hashing/1 crc32 4-grams sqrt D={dimensions} stop={_STOP}"
+        self.revision = content_id(recipe.encode())
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See :meth:`Embedder.embed`. A text without words gets the first unit vector."""
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float64)
-        hashes: dict[str, int] = {}
+        known: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
         for vector, text in zip(vectors, texts, strict=True):
-            tokens = words(text)
-            counts = Counter(tokens)
-            counts.update(map(" ".join, pairwise(tokens)))
-            if not counts:
-                vector[0] = 1.0
-                continue
-            for feature in counts:
-                if feature not in hashes:
-                    hashes[feature] = zlib.crc32(feature.encode("utf-8"))
-            codes = np.fromiter(
-                (hashes[feature] for feature in counts), dtype=np.int64, count=len(counts)
-            )
-            weights = np.sqrt(np.fromiter(counts.values(), dtype=np.float64, count=len(counts)))
-            signs = np.where(codes & 0x80000000, -1.0, 1.0)
-            vector[:] = np.bincount(
-                (codes & 0x7FFFFFFF) % self.dimensions, weights * signs, self.dimensions
-            )
+            counts = Counter(words(text))
+            for stop_word in _STOP_WORDS & counts.keys():
+                del counts[stop_word]
+            features = [known.get(word) or known.setdefault(word, _grams(word)) for word in counts]
+            if features:
+                lengths = [len(codes) for codes, _ in features]
+                weights = np.repeat(np.sqrt(np.fromiter(counts.values(), np.float64)), lengths)
+                codes = np.concatenate([codes for codes, _ in features]) % self.dimensions
+                signs = np.concatenate([signs for _, signs in features])
+                vector[:] = np.bincount(codes, weights * signs, self.dimensions)
             if not vector.any():
                 vector[0] = 1.0
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors.astype(np.float32)
+
+
+def _grams(word: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The hash codes of a word's 4-grams, and their signs scaled to unit length."""
+    marked = f"<{word}>"
+    grams = [marked[i : i + 4] for i in range(max(1, len(marked) - 3))]
+    hashes = np.array([zlib.crc32(gram.encode("utf-8")) for gram in grams], dtype=np.int64)
+    signs = np.where(hashes & 0x80000000, -1.0, 1.0) / np.sqrt(len(grams))
+    return hashes & 0x7FFFFFFF, signs
 
 
 class PrecomputedEmbedder:

@@ -1,0 +1,51 @@
+"""The command line. Each command imports what it needs when it runs, so ``--help`` is instant."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from controller.commands import demo, node, query, writer
+from controller.terminal import report_error
+from manifests.errors import DiskError, GenctlError
+
+
+class Root(click.Group):
+    """The command group; turns errors into a message and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and never show a traceback for what is not a defect of genctl."""
+        try:
+            return super().main(*args, **kwargs)
+        except GenctlError as error:
+            _exit(error)
+        except BrokenPipeError:
+            sys.stderr.close()  # whoever read the output has left; so does this
+            sys.exit(141)
+        except OSError as error:
+            _exit(DiskError(f"{error.filename or 'the system'}: {error.strerror or error}"))
+
+
+def _exit(error: GenctlError) -> None:
+    report_error(error, as_json="--json" in sys.argv)
+    sys.exit(error.exit_code)
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="genctl", message="genctl %(version)s")
+def main() -> None:
+    r"""Build a search index once, replicate it verified, swap it atomically, go back in a second.
+
+    \b
+    writer   init → ingest → release      then rollback, generations, show, status
+    node     node bootstrap → query       run bootstrap again to catch up
+
+    Exit codes: 0 done, 2 wrong usage, 3 mend the input, 4 not there yet, 5 run it again,
+    6 a person must look (the error names its runbook), 1 a defect in genctl.
+    """
+
+
+for command in (*writer.COMMANDS, node.node, query.query, demo.demo):
+    main.add_command(command)

@@ -1,0 +1,33 @@
+"""The only place that reads a clock or sleeps; everybody else is handed what it says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+POLL_INTERVAL_MS = 20
+
+
+def now() -> datetime:
+    """The current time in UTC, to the second, as signed metadata wants it."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970-01-01 UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def poller(deadline_ms: int) -> Callable[[], bool]:
+    """A function that pauses and returns ``True`` until ``deadline_ms`` from now have passed."""
+    end = time.monotonic() + deadline_ms / 1000
+
+    def keep_waiting() -> bool:
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(POLL_INTERVAL_MS / 1000, left))
+        return True
+
+    return keep_waiting

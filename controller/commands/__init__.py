@@ -1,0 +1,1 @@
+"""The commands, grouped as the command line groups them."""

@@ -1,0 +1,129 @@
+"""A node's commands: bootstrap, status, rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from controller.commands.options import json_option, node_argument
+from controller.terminal import emit_json, facts, plural, progress, say, size
+
+if TYPE_CHECKING:
+    from controller.node import BootstrapReport
+    from replicator.plan import FetchPlan
+
+
+@click.group()
+def node() -> None:
+    """Run a replica: fetch, verify, swap, and serve from what is here."""
+
+
+@node.command()
+@node_argument
+@click.option("--store", metavar="URL", help="Where the writer publishes; once, for a new node.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    metavar="root.json",
+    help="The writer's root of trust, brought here by a way you trust; once, for a new node.",
+)
+@json_option
+def bootstrap(home: Path, store: str | None, root: Path | None, as_json: bool) -> None:
+    """Bring a node to the active generation; run again, it catches up and keeps what it has."""
+    from controller.node import NodeHome
+
+    opened = NodeHome.open_or_create(home, store, root)
+    with progress("Fetching") as start:
+
+        def on_plan(plan: FetchPlan) -> Callable[[int], None]:
+            return start(plan.fetch_bytes)
+
+        report = opened.bootstrap(on_plan)
+    if as_json:
+        emit_json(_described(report))
+        return
+    _tell(report)
+
+
+def _described(report: BootstrapReport) -> dict[str, Any]:
+    manifest, plan, tally = (
+        report.brought.verified.manifest,
+        report.brought.plan,
+        report.brought.tally,
+    )
+    return {
+        "generation_id": manifest.generation_id,
+        "commit_seq": manifest.commits.high_seq,
+        "documents": manifest.counts.documents,
+        "activated": report.activated,
+        "held_back": report.held_back,
+        "reused_bytes": plan.reuse_bytes,
+        "new_bytes": plan.fetch_bytes,
+        "fetched_bytes": tally.fetched_bytes,
+        "damaged_symbols": tally.damaged_symbols,
+        "repaired_artifacts": tally.repaired_artifacts,
+        "repaired_chunks": tally.repaired_chunks,
+        "repaired_bytes": tally.repaired_bytes,
+    }
+
+
+def _tell(report: BootstrapReport) -> None:
+    shown = _described(report)
+    if report.held_back:
+        say(
+            f"{shown['generation_id']} is here and verified, but this node was rolled back from "
+            f"it; it goes on serving {report.pointer.active.generation_id}."
+        )
+        return
+    verb = "Now serving" if report.activated else "Already serving"
+    say(
+        f"{verb} {shown['generation_id']}: commit_seq {shown['commit_seq']}, "
+        f"{plural(shown['documents'], 'document')}."
+    )
+    say(f"  fetched {size(shown['fetched_bytes'])}, reused {size(shown['reused_bytes'])}")
+    if shown["damaged_symbols"]:
+        say(
+            f"  {plural(shown['damaged_symbols'], 'symbol')} lost or damaged in the store; "
+            f"{plural(shown['repaired_chunks'], 'chunk')} ({size(shown['repaired_bytes'])}) rebuilt"
+        )
+
+
+@node.command()
+@node_argument
+@json_option
+def status(home: Path, as_json: bool) -> None:
+    """Show what a node serves, what it could go back to, and what it knows of."""
+    from controller.node import NodeHome
+
+    state = NodeHome(home).status()
+    if as_json:
+        emit_json(state)
+        return
+    facts(
+        f"Node {home}",
+        [
+            (name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+            for name, value in state.items()
+            if value is not None
+        ],
+    )
+
+
+@node.command()
+@node_argument
+@json_option
+def rollback(home: Path, as_json: bool) -> None:
+    """Go back to the generation served before, on this node only, until the record moves on."""
+    from controller.node import NodeHome
+
+    pointer = NodeHome(home).rollback()
+    if as_json:
+        emit_json({"generation_id": pointer.active.generation_id, "held_back": pointer.held_back})
+        return
+    say(
+        f"Now serving {pointer.active.generation_id}. {pointer.held_back} is held back here until "
+        "the signed record names another generation."
+    )

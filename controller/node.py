@@ -1,0 +1,290 @@
+"""A node's home, wired: trust, replicator, activator, reader.
+
+::
+
+    NODE/node.json       store and embedder
+    NODE/root.json       the root of trust it was given
+    NODE/trust/          signed metadata as last refreshed, and the high-water mark
+    NODE/artifacts/      every artifact once, by content
+    NODE/generations/    resident generations
+    NODE/incoming/       files in flight
+    NODE/active.json     the pointer
+    NODE/lock            held while a command changes the node
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from activator.gate import pass_gate
+from activator.pointer import Pointer, PointerFile, swap
+from controller import clock, settings
+from durable import files
+from index.embedding import Embedder, make_embedder
+from index.residence import Residence
+from index.verification import VerifiedGeneration
+from manifests.errors import (
+    BadSetting,
+    HomeMissing,
+    NothingPublished,
+    PointerCorrupt,
+)
+from manifests.generation import EmbedderRecord
+from manifests.record import ControlRecord, GenerationEntry
+from query.reader import Reader
+from query.request import Answer, Request
+from query.resolve import resolve
+from replicator.bring import Brought, bring
+from replicator.fetch import Progress
+from replicator.plan import FetchPlan
+from replicator.trust import Trust
+from store.locate import open_store
+
+_KNOWN = {
+    "node.json",
+    "root.json",
+    "trust",
+    "artifacts",
+    "generations",
+    "incoming",
+    "active.json",
+    "lock",
+}
+MIN_COMMIT_SEQ_DEADLINE_MS = 5_000
+OnPlan = Callable[[FetchPlan], Progress]
+
+
+def unwatched(_: FetchPlan) -> Progress:
+    """For callers that do not watch a fetch."""
+    return lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapReport:
+    """What a bootstrap or catch-up did."""
+
+    pointer: Pointer
+    brought: Brought
+    activated: bool
+    held_back: bool
+
+
+class NodeHome:
+    """One node's home folder and what can be done with it. Commands are methods."""
+
+    def __init__(self, home: Path) -> None:
+        """Open an existing node.
+
+        Raises:
+            HomeMissing: there is none; run ``genctl node bootstrap``.
+            BadSetting: its settings cannot be read.
+        """
+        self.home = home
+        self.settings = settings.load(
+            home / settings.NODE_FILE,
+            settings.NodeSettings,
+            "a node's home; `genctl node bootstrap` makes one",
+        )
+        self.residence = Residence(home)
+        self._pointer_file = PointerFile(home)
+
+    @staticmethod
+    def open_or_create(home: Path, store_url: str | None, root: Path | None) -> NodeHome:
+        """Open a node, or make a new one that trusts ``root`` and follows ``store_url``.
+
+        Raises:
+            BadSetting: the store or the root is missing, or not what the node was made with.
+            HomeOccupied: the folder holds something else.
+        """
+        if (home / settings.NODE_FILE).exists():
+            self = NodeHome(home)
+            self._check_same(store_url, root)
+            return self
+        if store_url is None or root is None:
+            raise BadSetting("a new node needs --store and --root (the writer's root.json)")
+        settings.refuse_foreign(home, _KNOWN)
+        store_url = open_store(store_url).url
+        try:
+            root_bytes = root.read_bytes()
+        except OSError as error:
+            raise BadSetting(f"{root}: {error.strerror}") from error
+        files.make_folder(home)
+        with files.locked(home / "lock", "run bootstrap"):
+            files.remove_temporaries(home)
+            files.replace_file(home / "root.json", [root_bytes])
+            settings.save(home / settings.NODE_FILE, settings.NodeSettings(store=store_url))
+        return NodeHome(home)
+
+    def _check_same(self, store_url: str | None, root: Path | None) -> None:
+        if store_url is not None and open_store(store_url).url != self.settings.store:
+            raise BadSetting(
+                f"{self.home} follows the store {self.settings.store}, not {store_url}; use "
+                "another folder for another store"
+            )
+        if root is not None:
+            try:
+                same = root.read_bytes() == (self.home / "root.json").read_bytes()
+            except OSError as error:
+                raise BadSetting(f"{root}: {error.strerror}") from error
+            if not same:
+                raise BadSetting(
+                    f"{self.home} trusts another root than {root}; a node's root of trust is not "
+                    "changed by a bootstrap"
+                )
+
+    def trust(self) -> Trust:
+        """The node's trust state."""
+        return Trust(self.home / "trust", (self.home / "root.json").read_bytes())
+
+    def bootstrap(self, on_plan: OnPlan = unwatched) -> BootstrapReport:
+        """Follow the record: fetch, verify and activate what it says, keeping what is here.
+
+        Raises:
+            TrustError: the record cannot be believed.
+            NothingPublished: nothing was activated yet.
+            Unrepairable, ArtifactHashMismatch, ManifestError: the store lost too much, or lies.
+            EmbedderMismatch, CommitRangeGap, ActivationFailed: it did not pass the gate.
+            StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
+
+        Whatever is raised, the generation that was active goes on serving.
+        """
+        with files.locked(self.home / "lock", "bootstrap"):
+            files.remove_temporaries(self.home)
+            store = open_store(self.settings.store)
+            trusted = self.trust().refresh(store)
+            record = trusted.record
+            entry = record.active_entry()
+            brought = bring(entry, trusted, self.residence, store, self.home / "incoming", on_plan)
+            pointer = self._pointer_if_sound()
+            if pointer is not None and pointer.held_back == entry.generation_id:
+                return BootstrapReport(pointer, brought, activated=False, held_back=True)
+            embedder = self._bind_embedder(brought.verified.manifest.embedder)
+            pass_gate(brought.verified, record, entry, embedder)
+            if pointer is not None and pointer.active == entry:
+                return BootstrapReport(pointer, brought, activated=False, held_back=False)
+            active = swap(self.home, brought.verified, entry)
+            return BootstrapReport(active.pointer, brought, activated=True, held_back=False)
+
+    def rollback(self) -> Pointer:
+        """Swap back to the generation served before, here only, and hold the present one back.
+
+        It stays back until the signed record names yet another generation.
+
+        Raises:
+            NothingPublished: there is no generation before.
+            ArtifactHashMismatch, ActivationFailed: the one before is damaged.
+        """
+        with files.locked(self.home / "lock", "roll back"):
+            pointer = self.pointer()
+            if pointer.previous is None:
+                raise NothingPublished(
+                    f"this node has served nothing before {pointer.active.generation_id}"
+                )
+            verified = self.residence.reopen(pointer.previous, pointer.shard)
+            record = self.trust().last_record()
+            pass_gate(verified, record, pointer.previous, self.embedder())
+            return swap(
+                self.home,
+                verified,
+                pointer.previous,
+                held_back=pointer.active.generation_id,
+            ).pointer
+
+    def pointer(self) -> Pointer:
+        """The node's pointer.
+
+        Raises:
+            NothingPublished: no generation was ever activated here.
+            PointerCorrupt: it is damaged.
+        """
+        pointer = self._pointer_file.read()
+        if pointer is None:
+            raise NothingPublished(
+                f"{self.home} serves nothing yet; run `genctl node bootstrap` first"
+            )
+        return pointer
+
+    def status(self) -> dict[str, object]:
+        """What the node serves and holds, as ``genctl node status --json`` prints it."""
+        pointer = self._pointer_file.read()
+        record = self.record() if pointer else None
+        return {
+            "store": self.settings.store,
+            "shard": pointer.shard if pointer else None,
+            "active": pointer.active.generation_id if pointer else None,
+            "commit_seq": pointer.active.high_seq if pointer else None,
+            "previous": pointer.previous.generation_id if pointer and pointer.previous else None,
+            "held_back": pointer.held_back if pointer else None,
+            "resident": self.residence.resident_ids(),
+            "record_active": record.active if record else None,
+            "retained": [e.generation_id for e in record.retained_entries()] if record else [],
+        }
+
+    def record(self) -> ControlRecord:
+        """The record of the last refresh."""
+        return self.trust().last_record()
+
+    def embedder(self) -> Embedder:
+        """What this node embeds queries with.
+
+        Raises:
+            HomeMissing: no generation was ever activated here.
+        """
+        bound = self.settings.embedder
+        if bound is None:
+            raise HomeMissing(f"{self.home} has no generation yet; run `genctl node bootstrap`")
+        return make_embedder(bound.name, bound.dimensions)
+
+    def reader(self) -> Reader:
+        """A reader over this node's generations.
+
+        Raises:
+            NothingPublished, PointerCorrupt: see :meth:`pointer`.
+        """
+        return Reader(self.residence, self.pointer().shard, self.embedder(), self._fetch_old)
+
+    def query(
+        self,
+        reader: Reader,
+        request: Request,
+        *,
+        as_of_commit_seq: int | None = None,
+        min_commit_seq: int | None = None,
+        deadline_ms: int = MIN_COMMIT_SEQ_DEADLINE_MS,
+    ) -> Answer:
+        """Choose the generation and answer from it; see :mod:`query.resolve`."""
+        entry = resolve(
+            lambda: self.pointer().active,
+            self.record,
+            as_of_commit_seq=as_of_commit_seq,
+            min_commit_seq=min_commit_seq,
+            keep_waiting=clock.poller(deadline_ms),
+        )
+        return reader.answer(request, entry)
+
+    def _fetch_old(self, entry: GenerationEntry) -> VerifiedGeneration:
+        """Bring a retained generation that is not here, without activating it."""
+        with files.locked(self.home / "lock", "query", wait=True):
+            store = open_store(self.settings.store)
+            trusted = self.trust().refresh(store)
+            current = trusted.record.entry(entry.generation_id)
+            incoming = self.home / "incoming"
+            return bring(current, trusted, self.residence, store, incoming, unwatched).verified
+
+    def _bind_embedder(self, writer: EmbedderRecord) -> Embedder:
+        """The node's embedder; the first generation decides which one that is."""
+        if self.settings.embedder is None:
+            embedder = make_embedder(writer.name, writer.dimensions)
+            bound = settings.NodeEmbedder(name=writer.name, dimensions=writer.dimensions)
+            self.settings = self.settings.model_copy(update={"embedder": bound})
+            settings.save(self.home / settings.NODE_FILE, self.settings)
+            return embedder
+        return self.embedder()
+
+    def _pointer_if_sound(self) -> Pointer | None:
+        try:
+            return self._pointer_file.read()
+        except PointerCorrupt:
+            return None  # the swap that follows sets it anew from the signed record

@@ -1,0 +1,1 @@
+"""Answering queries: which generation, how consistent, and the search itself."""

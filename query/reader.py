@@ -1,0 +1,91 @@
+"""A reader answers queries from one node's generations.
+
+Snapshots stay open between queries; which one a query reads is decided once, before it starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from index.embedding import Embedder
+from index.residence import Residence
+from index.snapshot import Snapshot
+from index.verification import VerifiedGeneration
+from manifests.errors import GenerationUnknown
+from manifests.record import GenerationEntry
+from query.request import Answer, Request, settle
+
+MAX_OPEN_SNAPSHOTS = 4
+
+
+class Reader:
+    """Opens generations and searches them."""
+
+    def __init__(
+        self,
+        residence: Residence,
+        shard: str,
+        embedder: Embedder,
+        bring: Callable[[GenerationEntry], VerifiedGeneration],
+    ) -> None:
+        """Read from ``residence``; ``bring`` fetches a retained generation that is not there."""
+        self._residence = residence
+        self._shard = shard
+        self._embedder = embedder
+        self._bring = bring
+        self._open: OrderedDict[str, Snapshot] = OrderedDict()
+
+    def snapshot(self, entry: GenerationEntry) -> Snapshot:
+        """The opened generation of ``entry``; every byte of it was verified before opening.
+
+        Raises:
+            ArtifactHashMismatch, ManifestError: what is on disk is not what was signed.
+            ActivationFailed: a library refuses the files.
+        """
+        snapshot = self._open.get(entry.generation_id)
+        if snapshot is None:
+            try:
+                verified = self._residence.reopen(entry, self._shard)
+            except GenerationUnknown:
+                verified = self._bring(entry)
+            snapshot = Snapshot(verified)
+            while len(self._open) >= MAX_OPEN_SNAPSHOTS:
+                self._open.popitem(last=False)
+            self._open[entry.generation_id] = snapshot
+        self._open.move_to_end(entry.generation_id)
+        return snapshot
+
+    def answer(self, request: Request, entry: GenerationEntry) -> Answer:
+        """Answer one query from one generation, start to end.
+
+        Raises:
+            BadQuery: see :func:`query.request.settle`.
+            ArtifactHashMismatch, ManifestError, ActivationFailed: see :meth:`snapshot`.
+        """
+        snapshot = self.snapshot(entry)
+        return search(snapshot, self._embedder, request)
+
+
+def search(snapshot: Snapshot, embedder: Embedder, request: Request) -> Answer:
+    """Check a query, embed its text where that is needed, and search ``snapshot``.
+
+    Raises:
+        BadQuery: see :func:`query.request.settle`.
+    """
+    started = time.perf_counter()
+    settled = settle(request, embedder.dimensions, computes=embedder.computes)
+    mode, vector = settled.mode or "hybrid", settled.vector
+    if vector is None and mode != "lexical" and settled.text is not None:
+        vector = embedder.embed([settled.text])[0]
+    hits = snapshot.search(
+        text=settled.text, vector=vector, mode=mode, limit=settled.limit, syntax=settled.syntax
+    )
+    return Answer(
+        generation_id=snapshot.manifest.generation_id,
+        commit_seq=snapshot.manifest.commits.high_seq,
+        mode=mode,
+        took_ms=round((time.perf_counter() - started) * 1000, 3),
+        hits=hits,
+    )
