@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from controller.commands import demo, node, query, writer
+from controller.commands import demo, generations, node, query, release, writer
 from controller.terminal import report_error
 from manifests.errors import DiskError, GenctlError
 
@@ -47,5 +47,12 @@ def main() -> None:
     """
 
 
-for command in (*writer.COMMANDS, node.node, query.query, demo.demo):
+for command in (
+    *writer.COMMANDS,
+    *release.COMMANDS,
+    *generations.COMMANDS,
+    node.node,
+    query.query,
+    demo.demo,
+):
     main.add_command(command)

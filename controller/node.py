@@ -178,6 +178,10 @@ class NodeHome:
         """
         with files.locked(self.home / "lock", "roll back"):
             pointer = self.pointer()
+            if pointer.previous is not None and (
+                pointer.previous.generation_id == pointer.held_back
+            ):
+                return pointer  # run again: it was rolled back already
             if pointer.previous is None:
                 raise NothingPublished(
                     f"this node has served nothing before {pointer.active.generation_id}"

@@ -41,11 +41,10 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> 
 
     The last left-aligned column gives way when the terminal is narrow.
     """
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, (heading, justify) in enumerate(columns):
         shown.add_column(
             heading,

@@ -167,7 +167,7 @@ class WriterHome:
         )
 
     def log(self) -> LocalCommitLog:
-        """The commit log, opened and its torn tail cut. The caller holds the lock."""
+        """The commit log. Who appends holds the lock."""
         return LocalCommitLog.open(self.home / "log", self.settings.shard)
 
     def ingest(
@@ -305,16 +305,31 @@ class WriterHome:
     def rollback(self, generation_id: str | None, reason: str) -> str:
         """Sign a record that goes back to an older generation, and name it.
 
-        Without ``generation_id`` it is the retained one before the active.
+        Without ``generation_id`` it is the retained one before the active; if the record already is
+        a rollback for this very reason, the command was run before and there is nothing to do.
 
         Raises:
             GenerationNotPublished, GenerationCollected, NothingPublished: it cannot be gone to.
             WriterFenced, StoreUnavailable: the store was not moved.
         """
         record = self.current().signed.record
+        if generation_id is None and (record.kind, record.reason) == ("rollback", reason):
+            return record.active_entry().generation_id
         target = generation_id or rollback_target(record)
         self._move("roll back", target, lambda record: with_rollback(record, target, reason))
         return target
+
+    def refresh(self) -> CurrentState:
+        """Sign the record as it is once more, so that it expires later.
+
+        Raises:
+            WriterFenced, StoreUnavailable: the store was not moved.
+        """
+        with self.exclusively("refresh"):
+            repository = self.repository()
+            current = repository.current()
+            repository.commit(current, current.signed.record, clock.now())
+            return repository.current()
 
     def current(self) -> CurrentState:
         """What the store holds as signed."""
@@ -322,8 +337,7 @@ class WriterHome:
 
     def status(self) -> dict[str, object]:
         """Where the writer stands, under the names that ``genctl status --json`` prints."""
-        with self.exclusively("look"):
-            head = self.log().head
+        head = self.log().head
         resident = self.residence.resident_ids()
         signed = self.current().signed
         return {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -72,10 +73,11 @@ class Embedder(Protocol):
 class HashingEmbedder:
     """Signed feature hashing of the 4-grams of words (Weinberger et al., ICML 2009).
 
-    A word, without the commonest English ones, is the sum of its 4-grams (``<fox>`` has ``<fox``
-    and ``fox>``), scaled to unit length before hashing; a text is the sum of its words, each
-    weighted by the square root of its count. CRC-32 chooses dimension and sign. Deterministic on
-    every machine and nothing to install: it forgives spelling and inflection, it knows no meaning.
+    A text is the 4-grams of its words (``<fox>`` has ``<fox`` and ``fox>``), the commonest English
+    words left out. Each of a word's ``g`` grams counts ``1 / sqrt(g)``, so that long words do not
+    drown short ones; a gram weighs the root of its count. CRC-32 chooses dimension and sign.
+    Deterministic on every machine and nothing to install: it forgives spelling and inflection, it
+    knows no meaning.
     """
 
     name = "hashing"
@@ -89,31 +91,33 @@ class HashingEmbedder:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """See :meth:`Embedder.embed`. A text without words gets the first unit vector."""
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float64)
-        known: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+        known: dict[str, list[int]] = {}
         for vector, text in zip(vectors, texts, strict=True):
             counts = Counter(words(text))
             for stop_word in _STOP_WORDS & counts.keys():
                 del counts[stop_word]
-            features = [known.get(word) or known.setdefault(word, _grams(word)) for word in counts]
-            if features:
-                lengths = [len(codes) for codes, _ in features]
-                weights = np.repeat(np.sqrt(np.fromiter(counts.values(), np.float64)), lengths)
-                codes = np.concatenate([codes for codes, _ in features]) % self.dimensions
-                signs = np.concatenate([signs for _, signs in features])
-                vector[:] = np.bincount(codes, weights * signs, self.dimensions)
+            grams = [known.get(word) or known.setdefault(word, _grams(word)) for word in counts]
+            if grams:
+                lengths = np.fromiter(map(len, grams), np.int64)
+                shares = np.fromiter(counts.values(), np.float64) / np.sqrt(lengths)
+                codes, places = np.unique(
+                    np.fromiter(chain.from_iterable(grams), np.int64), return_inverse=True
+                )
+                weights = np.sqrt(np.bincount(places, np.repeat(shares, lengths)))
+                signs = np.where(codes & 0x80000000, -1.0, 1.0)
+                buckets = (codes & 0x7FFFFFFF) % self.dimensions
+                vector[:] = np.bincount(buckets, weights * signs, self.dimensions)
             if not vector.any():
                 vector[0] = 1.0
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors.astype(np.float32)
 
 
-def _grams(word: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The hash codes of a word's 4-grams, and their signs scaled to unit length."""
+def _grams(word: str) -> list[int]:
+    """The CRC-32 of each 4-gram of a word; a shorter word is one gram."""
     marked = f"<{word}>"
-    grams = [marked[i : i + 4] for i in range(max(1, len(marked) - 3))]
-    hashes = np.array([zlib.crc32(gram.encode("utf-8")) for gram in grams], dtype=np.int64)
-    signs = np.where(hashes & 0x80000000, -1.0, 1.0) / np.sqrt(len(grams))
-    return hashes & 0x7FFFFFFF, signs
+    grams = [marked[start : start + 4] for start in range(max(1, len(marked) - 3))]
+    return [zlib.crc32(gram.encode("utf-8")) for gram in grams]
 
 
 class PrecomputedEmbedder:

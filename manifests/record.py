@@ -179,6 +179,21 @@ def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> Con
     return record.model_copy(update={"kind": "rollback", "reason": reason, "active": generation_id})
 
 
+def rolled_back_from(record: ControlRecord, generation_id: str) -> bool:
+    """Whether the record is a rollback that went behind this generation.
+
+    A release that finds nothing new must not undo it; naming the generation to ``activate`` may.
+    """
+    return (
+        record.kind == "rollback"
+        and record.active is not None
+        and any(
+            entry.generation_id == generation_id and entry.high_seq > record.active_entry().high_seq
+            for entry in record.published
+        )
+    )
+
+
 def rollback_target(record: ControlRecord) -> str:
     """The generation a rollback goes to when none is named: the retained one before the active.
 

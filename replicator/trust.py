@@ -208,8 +208,8 @@ def _translated(what: str) -> Iterator[None]:
         yield
     except exceptions.ExpiredMetadataError as error:
         raise FreezeSuspected(
-            f"{what} has expired ({error}); nothing new is activated until the writer signs again "
-            "(any publish, activate or rollback does)"
+            f"{what} has expired ({error}); nothing new is activated until the writer signs again: "
+            "`genctl keys refresh` there"
         ) from error
     except exceptions.BadVersionNumberError as error:
         raise MetadataRollback(f"{what} is older than what was seen before: {error}") from error

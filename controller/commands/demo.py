@@ -15,7 +15,10 @@ import click
     help="Work in DIR and leave everything there to look at.",
 )
 def demo(keep: Path | None) -> None:
-    """The whole story on real text in under a minute; nothing to configure, nothing left behind."""
+    """Tell the whole story on real text, in under a minute.
+
+    Nothing to configure, nothing left behind.
+    """
     from controller.demo import run
 
     run(keep)

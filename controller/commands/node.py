@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def node() -> None:
-    """Run a replica: fetch, verify, swap, and serve from what is here."""
+    """Run a replica of the index."""
 
 
 @node.command()
@@ -32,7 +32,10 @@ def node() -> None:
 )
 @json_option
 def bootstrap(home: Path, store: str | None, root: Path | None, as_json: bool) -> None:
-    """Bring a node to the active generation; run again, it catches up and keeps what it has."""
+    """Bring a node to the active generation.
+
+    Run again, it catches up and keeps what it has.
+    """
     from controller.node import NodeHome
 
     opened = NodeHome.open_or_create(home, store, root)
@@ -95,7 +98,7 @@ def _tell(report: BootstrapReport) -> None:
 @node_argument
 @json_option
 def status(home: Path, as_json: bool) -> None:
-    """Show what a node serves, what it could go back to, and what it knows of."""
+    """Show what a node serves and what it holds."""
     from controller.node import NodeHome
 
     state = NodeHome(home).status()
@@ -116,7 +119,10 @@ def status(home: Path, as_json: bool) -> None:
 @node_argument
 @json_option
 def rollback(home: Path, as_json: bool) -> None:
-    """Go back to the generation served before, on this node only, until the record moves on."""
+    """Go back to the generation served before.
+
+    On this node only, until the signed record names another generation.
+    """
     from controller.node import NodeHome
 
     pointer = NodeHome(home).rollback()

@@ -1,0 +1,114 @@
+"""Looking at generations: generations, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from controller.commands.options import home_argument, json_option, open_writer
+from controller.terminal import emit_json, facts, say, size, table
+
+if TYPE_CHECKING:
+    from manifests.generation import GenerationManifest
+
+
+def described(manifest: GenerationManifest) -> dict[str, Any]:
+    """A generation under the names that every command prints as JSON."""
+    return {
+        "generation_id": manifest.generation_id,
+        "low_seq": manifest.commits.low_seq,
+        "high_seq": manifest.commits.high_seq,
+        "documents": manifest.counts.documents,
+        "bytes": manifest.size_bytes,
+    }
+
+
+@click.command()
+@home_argument
+@json_option
+def generations(home: Path, as_json: bool) -> None:
+    """List the generations built here."""
+    writer = open_writer(home)
+    record = writer.current().signed.record
+    published = {entry.generation_id for entry in record.published}
+    listed = [
+        described(manifest)
+        | {
+            "built_at": manifest.built_at,
+            "published": manifest.generation_id in published,
+            "active": manifest.generation_id == record.active,
+        }
+        for manifest in writer.built()
+    ]
+    if as_json:
+        emit_json(listed)
+        return
+    table(
+        [
+            ("generation", "left"),
+            ("commits", "right"),
+            ("documents", "right"),
+            ("size", "right"),
+            ("state", "left"),
+        ],
+        [
+            [
+                each["generation_id"],
+                f"{each['low_seq']}–{each['high_seq']}",
+                f"{each['documents']:,}",
+                size(each["bytes"]),
+                "active" if each["active"] else "published" if each["published"] else "built",
+            ]
+            for each in listed
+        ],
+    )
+
+
+@click.command()
+@home_argument
+@click.argument("generation", metavar="GEN")
+@json_option
+def show(home: Path, generation: str, as_json: bool) -> None:
+    """Show all that a generation is.
+
+    For each artifact: what loss it survives, and at what cost.
+    """
+    writer = open_writer(home)
+    manifest = writer.manifest(generation)
+    if as_json:
+        emit_json(manifest.model_dump(mode="json"))
+        return
+    commits, counts = manifest.commits, manifest.counts
+    facts(
+        f"Generation {manifest.generation_id} of shard {manifest.shard}",
+        [
+            ("built", manifest.built_at),
+            ("commits", f"{commits.low_seq} to {commits.high_seq}"),
+            ("parent", commits.parent_generation_id or "none"),
+            ("documents", f"{counts.documents:,} live of {counts.rows:,} rows"),
+            ("embedder", f"{manifest.embedder.name}, {manifest.embedder.dimensions} dimensions"),
+            ("revision", manifest.embedder.revision),
+            ("text", manifest.lexical.library),
+            ("size", f"{size(manifest.size_bytes)} in {len(manifest.artifacts)} artifacts"),
+        ],
+    )
+    say("  gate")
+    for invariant in manifest.activation.invariants:
+        say(f"    {invariant.replace('_', ' ')}")
+    table(
+        [("survives losing", "right"), ("spare", "right"), ("size", "right"), ("artifact", "left")],
+        [
+            [
+                artifact.symbols.survives,
+                f"{artifact.symbols.overhead_percent} %",
+                size(artifact.size_bytes),
+                artifact.name,
+            ]
+            for artifact in manifest.artifacts
+        ],
+    )
+
+
+COMMANDS = (generations, show)
