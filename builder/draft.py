@@ -7,6 +7,7 @@ new file is linked into the home's artifacts as soon as its content id is known.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ from manifests.generation import (
     TombstonesArtifact,
     VectorArtifact,
 )
+
+ONE_SHARD_VECTORS = 2_000
+"""Up to so many new vectors make one shard; more make two, built at the same time (ADR 0010)."""
 
 Encode = Callable[[Path, str], SymbolSet]
 """Makes the repair symbols of an artifact, given its file and its id."""
@@ -54,20 +58,28 @@ class Draft:
     def add_vectors(
         self, first_row: int, vectors: NDArray[np.float32], quantization: Quantization
     ) -> None:
-        """Write a shard of ``vectors``, shape ``(n, D)``, with n > 0."""
-        name = f"vectors/{first_row:012d}.usearch"
-        write_shard(self.folder / name, first_row, vectors, quantization)
-        count, dimensions = vectors.shape
-        self.artifacts.append(
-            VectorArtifact(
-                **self._take_in(name),
-                first_row=first_row,
-                vectors=count,
-                dimensions=dimensions,
-                quantization=quantization,
-                metric="cos",
+        """Write shards of ``vectors``, shape ``(n, D)``, with n > 0: one, or two side by side."""
+        parts = np.array_split(vectors, 1 if len(vectors) <= ONE_SHARD_VECTORS else 2)
+        firsts = [first_row, first_row + len(parts[0])][: len(parts)]
+        names = [f"vectors/{first:012d}.usearch" for first in firsts]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            for written in [
+                pool.submit(write_shard, self.folder / name, first, part, quantization)
+                for name, first, part in zip(names, firsts, parts, strict=True)
+            ]:
+                written.result()
+        for name, first, part in zip(names, firsts, parts, strict=True):
+            count, dimensions = part.shape
+            self.artifacts.append(
+                VectorArtifact(
+                    **self._take_in(name),
+                    first_row=first,
+                    vectors=count,
+                    dimensions=dimensions,
+                    quantization=quantization,
+                    metric="cos",
+                )
             )
-        )
 
     def add_heads(self, first_row: int, heads: Sequence[Head]) -> None:
         """Write the head table of the new rows, at least one."""
@@ -112,7 +124,7 @@ class Draft:
         path = self.folder / name
         files.fsync_file(path)
         artifact_id = file_id(path)
-        files.link_file(path, self._residence.artifact_path(artifact_id))
+        self._residence.take_in(path, artifact_id)
         return {
             "name": name,
             "size_bytes": path.stat().st_size,

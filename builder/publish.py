@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from builder.repository import CurrentState, Repository
 from builder.shelf import Shelf
@@ -17,12 +18,14 @@ from index.residence import Residence
 from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
 from manifests.names import manifest_target, symbol_key
 from manifests.record import ControlRecord, entry_of, with_published
-from store.port import Store
+from store.port import ObjectInfo, Store
 from symbols.encode import object_parts
 from symbols.geometry import from_manifest
 
 UPLOADS_AT_ONCE = 4
+COMPARED_BYTES = 1 << 20
 
+IsGood = Callable[[ObjectInfo, Sequence[memoryview]], bool]
 Progress = Callable[[int], None]
 """Called with the number of bytes that were just dealt with."""
 
@@ -37,6 +40,13 @@ class PublishReport:
     uploaded_objects: int
     uploaded_bytes: int
     reused_artifacts: int
+
+
+class Sent(NamedTuple):
+    """What sending one artifact took."""
+
+    objects: int
+    size_bytes: int
 
 
 class Publisher:
@@ -67,7 +77,11 @@ class Publisher:
     def publish(self, generation_id: str, now: datetime, progress: Progress) -> PublishReport:
         """Upload what is missing and sign the record that names the generation.
 
+        One that is published already is compared with the store, manifest and symbols, and what
+        was lost or damaged there is sent again.
+
         Raises:
+            ArtifactHashMismatch: an artifact is damaged in the writer's home.
             GenerationUnknown: it was not built here.
             CommitRangeGap: a generation before it was not published yet.
             WriterFenced: another writer moved the record first.
@@ -77,41 +91,67 @@ class Publisher:
         record = current.signed.record
         data = self._residence.manifest_bytes(generation_id)
         manifest = parse_manifest(data)
-        total = len(manifest.artifacts)
         if any(entry.generation_id == generation_id for entry in record.published):
-            self._clear_shelf(manifest)
-            return PublishReport(generation_id, True, 0, 0, 0, total)
+            self._repository.restore_target(manifest_target(generation_id), data)
+            return self._restore(manifest, progress)
         successor = with_published(record, entry_of(manifest, data))
         sent_before = self._sent(record)
         to_send = [a for a in manifest.artifacts if a.blake3 not in sent_before]
-        with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
-            sent = list(pool.map(lambda artifact: self._send(artifact, progress), to_send))
+        sent = self._send_all(to_send, self._is_whole, progress)
         self._repository.commit(current, successor, now, [(manifest_target(generation_id), data)])
         self._clear_shelf(manifest)
-        return PublishReport(
-            generation_id,
-            False,
-            uploaded_artifacts=len(to_send),
-            uploaded_objects=sum(objects for objects, _ in sent),
-            uploaded_bytes=sum(sent_bytes for _, sent_bytes in sent),
-            reused_artifacts=total - len(to_send),
-        )
+        return _report(manifest, sent, already_published=False)
 
-    def _send(self, artifact: ArtifactFile, progress: Progress) -> tuple[int, int]:
+    def _restore(self, manifest: GenerationManifest, progress: Progress) -> PublishReport:
+        """Read every symbol of a published generation and send again what is lost or damaged."""
+        sent = self._send_all(manifest.artifacts, self._is_same, progress)
+        self._clear_shelf(manifest)
+        return _report(manifest, sent, already_published=True)
+
+    def _send_all(
+        self, artifacts: Sequence[ArtifactFile], is_good: IsGood, progress: Progress
+    ) -> list[Sent]:
+        with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+            sends = [pool.submit(self._send, artifact, is_good, progress) for artifact in artifacts]
+            try:
+                return [send.result() for send in sends]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _send(self, artifact: ArtifactFile, is_good: IsGood, progress: Progress) -> Sent:
         encoded = self._shelf.take(artifact)
         objects, sent_bytes = 0, 0
         for number in range(encoded.geometry.m):
             key = symbol_key(artifact.blake3, number)
+            parts = object_parts(encoded, number)
             size_bytes = encoded.geometry.object_size_bytes(number)
             found = self._store.stat(key)
-            if found is not None and found.size_bytes != size_bytes:
-                # Truncated by something that is not genctl; the whole object must take its place.
+            if found is not None and not is_good(found, parts):
                 self._store.delete(key)
                 found = None
-            if found is None and self._store.put_if_absent(key, object_parts(encoded, number)):
+            if found is None and self._store.put_if_absent(key, parts):
                 objects, sent_bytes = objects + 1, sent_bytes + size_bytes
             progress(size_bytes)
-        return objects, sent_bytes
+        return Sent(objects, sent_bytes)
+
+    @staticmethod
+    def _is_whole(found: ObjectInfo, parts: Sequence[memoryview]) -> bool:
+        """Whether the object has its full length: enough for what only genctl writes."""
+        return found.size_bytes == sum(map(len, parts))
+
+    def _is_same(self, found: ObjectInfo, parts: Sequence[memoryview]) -> bool:
+        """Whether the object is the same, byte for byte."""
+        if not self._is_whole(found, parts):
+            return False
+        offset = 0
+        for part in parts:
+            for start in range(0, len(part), COMPARED_BYTES):
+                piece = part[start : start + COMPARED_BYTES]
+                if self._store.get(found.key, offset=offset + start, length=len(piece)) != piece:
+                    return False
+            offset += len(part)
+        return True
 
     def _sent(self, record: ControlRecord) -> set[str]:
         """The ids of all artifacts that published generations have put in the store."""
@@ -127,6 +167,20 @@ class Publisher:
     def _clear_shelf(self, manifest: GenerationManifest) -> None:
         for artifact in manifest.artifacts:
             self._shelf.drop(artifact)
+
+
+def _report(
+    manifest: GenerationManifest, sent: Sequence[Sent], *, already_published: bool
+) -> PublishReport:
+    uploaded = [each for each in sent if each.objects]
+    return PublishReport(
+        manifest.generation_id,
+        already_published,
+        uploaded_artifacts=len(uploaded),
+        uploaded_objects=sum(each.objects for each in uploaded),
+        uploaded_bytes=sum(each.size_bytes for each in uploaded),
+        reused_artifacts=len(manifest.artifacts) - len(uploaded),
+    )
 
 
 def pending(current: CurrentState, resident: list[str], up_to: str) -> list[str]:

@@ -30,11 +30,13 @@ from tuf.api.serialization.json import JSONSerializer
 from builder.keys import WriterKeys
 from manifests.canonical import to_canonical
 from manifests.errors import HomeOccupied, ObjectMissing, StoreUnavailable, WriterFenced
+from manifests.identifiers import content_id
 from manifests.names import CONTROL_TARGET, metadata_key, target_key
 from manifests.record import ControlRecord
 from store.port import Store
 from store.signed import SignedState, signed_state, trusted_root
 
+ROOT_KEY = metadata_key("1.root.json")
 TIMESTAMP_KEY = metadata_key("timestamp.json")
 METADATA_LIMIT_BYTES = 64 * 1024 * 1024
 MAX_SKIPPED_VERSIONS = 1000
@@ -65,6 +67,24 @@ def make_root(keys: WriterKeys, now: datetime) -> bytes:
     return _sign(root, keys.root)
 
 
+def published_root(store: Store, keys: WriterKeys) -> bytes | None:
+    """The root metadata that these keys have put in ``store``, or ``None``.
+
+    Raises:
+        HomeOccupied: the store belongs to other keys.
+    """
+    found = store.get_versioned(ROOT_KEY, limit_bytes=METADATA_LIMIT_BYTES)
+    if found is None:
+        return None
+    if keys.root.public_key.keyid not in trusted_root(found.data).roles[Root.type].keyids:
+        raise HomeOccupied(
+            f"the store {store.url} already belongs to another writer's home; choose an empty "
+            "place",
+            store=store.url,
+        )
+    return found.data
+
+
 class Repository:
     """The signed metadata of one shard in one store, as its writer sees it."""
 
@@ -83,15 +103,8 @@ class Repository:
         Raises:
             HomeOccupied: the store belongs to another writer.
         """
-        root_key = metadata_key("1.root.json")
-        if not self._store.put_if_absent(root_key, [self._root_bytes]):
-            found = self._store.get(root_key, length=METADATA_LIMIT_BYTES)
-            if found != self._root_bytes:
-                raise HomeOccupied(
-                    f"the store {self._store.url} already belongs to another writer's home; "
-                    "choose an empty place",
-                    store=self._store.url,
-                )
+        self._store.put_if_absent(ROOT_KEY, [self._root_bytes])
+        published_root(self._store, self._keys)
         if self._store.stat(TIMESTAMP_KEY) is not None:
             return False
         self._write(None, record, (), now)
@@ -107,8 +120,8 @@ class Repository:
         found = self._store.get_versioned(TIMESTAMP_KEY, limit_bytes=METADATA_LIMIT_BYTES)
         if found is None:
             raise ObjectMissing(
-                f"the store {self._store.url} has no {TIMESTAMP_KEY}; run `genctl init` again to "
-                "create it, or check that this is the right store",
+                f"the store {self._store.url} has no {TIMESTAMP_KEY}: it is not this home's, or "
+                "has lost its record, or `genctl init` was interrupted",
                 store=self._store.url,
             )
         return CurrentState(signed_state(self._root, found.data, self._get), found.version)
@@ -127,6 +140,15 @@ class Repository:
         """
         self._write(current, record, new_targets, now)
 
+    def restore_target(self, path: str, data: bytes) -> None:
+        """Put a signed target back if the store has lost or damaged it."""
+        key = target_key(path, TargetFile.from_data(path, data, ["sha256"]).hashes["sha256"])
+        if self._store.stat(key) is not None:
+            if self._store.get(key, length=len(data) + 1) == data:
+                return
+            self._store.delete(key)
+        self._store.put_if_absent(key, [data])
+
     def _write(
         self,
         current: CurrentState | None,
@@ -139,6 +161,7 @@ class Repository:
         targets = dict(before.targets.targets) if before else {}
         for path, data in (*new_targets, (CONTROL_TARGET, control)):
             target = TargetFile.from_data(path, data, ["sha256"])
+            target.unrecognized_fields["custom"] = {"blake3": content_id(data)}
             targets[path] = target
             self._store.put_if_absent(target_key(path, target.hashes["sha256"]), [data])
         targets[CONTROL_TARGET].unrecognized_fields["custom"] = record.model_dump(mode="json")

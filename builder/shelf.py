@@ -10,10 +10,12 @@ from pathlib import Path
 
 from durable import files
 from index.residence import Residence
+from index.verification import check_artifact
+from manifests.errors import BadSymbolSet
 from manifests.generation import ArtifactFile, SymbolSet
-from symbols.encode import Encoded, encode
+from symbols.encode import Encoded, encode, object_parts
 from symbols.geometry import choose, describe, from_manifest
-from symbols.table import check_table
+from symbols.table import check_chunk, check_table
 
 TABLE_FILE = "table"
 
@@ -38,28 +40,43 @@ class Shelf:
         return describe(encoded.geometry, encoded.table)
 
     def take(self, artifact: ArtifactFile) -> Encoded:
-        """The artifact with its symbols, encoded again if they are not on the shelf any more.
+        """The artifact with its symbols, encoded again if they are not on the shelf, or damaged.
+
+        Everything is read and checked here: what is sent from now on is what was signed.
 
         Raises:
+            ArtifactHashMismatch: the artifact itself is damaged or missing.
             ManifestMalformed: the manifest's description of the symbols contradicts itself.
             DiskFull, DiskError: the disk refuses.
         """
         folder = self._folder / artifact.blake3
         source = self._residence.artifact_path(artifact.blake3)
         geometry = from_manifest(artifact.size_bytes, artifact.symbols)
-        if not (folder / TABLE_FILE).exists():
-            files.make_folder(folder)
-            encoded = encode(source, geometry, folder)
-            files.replace_file(folder / TABLE_FILE, [encoded.table])
-            return encoded
-        with files.translated(folder):
-            table = (folder / TABLE_FILE).read_bytes()
-        if not check_table(geometry, artifact.symbols, table):
-            files.remove_tree(folder)
-            return self.take(artifact)
+        check_artifact(source, artifact)
         repair = tuple(folder / f"{number:02d}" for number in range(geometry.k, geometry.m))
-        return Encoded(source, geometry, table, repair)
+        try:
+            encoded = Encoded(source, geometry, (folder / TABLE_FILE).read_bytes(), repair)
+            if check_table(geometry, artifact.symbols, encoded.table) and _intact(encoded):
+                return encoded
+        except (OSError, BadSymbolSet):
+            pass  # not here, or cut short: made anew below
+        files.make_folder(folder)
+        encoded = encode(source, geometry, folder)
+        files.replace_file(folder / TABLE_FILE, [encoded.table])
+        return encoded
 
     def drop(self, artifact: ArtifactFile) -> None:
         """Forget the artifact's symbols."""
         files.remove_tree(self._folder / artifact.blake3)
+
+
+def _intact(encoded: Encoded) -> bool:
+    geometry = encoded.geometry
+    for number in range(geometry.k, geometry.m):
+        data, _ = object_parts(encoded, number)
+        for chunk in range(geometry.chunk_count(number)):
+            offset, length = geometry.chunk_range(number, chunk)
+            part = data[offset : offset + length]
+            if not check_chunk(geometry, encoded.table, number, chunk, part):
+                return False
+    return True

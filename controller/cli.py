@@ -36,7 +36,7 @@ def _exit(error: GenctlError) -> None:
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="genctl", message="genctl %(version)s")
 def main() -> None:
-    r"""Build a search index once, replicate it verified, swap it atomically, go back in a second.
+    """Build a search index once, replicate it verified, swap it atomically, go back in a second.
 
     \b
     writer   init → ingest → release      then rollback, generations, show, status
@@ -44,7 +44,7 @@ def main() -> None:
 
     Exit codes: 0 done, 2 wrong usage, 3 mend the input, 4 not there yet, 5 run it again,
     6 a person must look (the error names its runbook), 1 a defect in genctl.
-    """
+    """  # noqa: D301 - click wants a real backspace character
 
 
 for command in (

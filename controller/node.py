@@ -168,33 +168,35 @@ class NodeHome:
             return BootstrapReport(active.pointer, brought, activated=True, held_back=False)
 
     def rollback(self) -> Pointer:
-        """Swap back to the generation served before, here only, and hold the present one back.
+        """Swap to the newest older generation that is here, and hold the present one back.
 
-        It stays back until the signed record names yet another generation.
+        This node only, until the signed record names another generation than the one held back.
+        Run again, it goes no further.
 
         Raises:
-            NothingPublished: there is no generation before.
+            NothingPublished: no retained, older generation is here.
             ArtifactHashMismatch, ActivationFailed: the one before is damaged.
         """
         with files.locked(self.home / "lock", "roll back"):
             pointer = self.pointer()
-            if pointer.previous is not None and (
-                pointer.previous.generation_id == pointer.held_back
-            ):
-                return pointer  # run again: it was rolled back already
-            if pointer.previous is None:
+            if pointer.held_back is not None:
+                return pointer
+            record = self.record()
+            resident = self.residence.resident_ids()
+            older = [
+                entry
+                for entry in record.retained_entries()
+                if entry.high_seq < pointer.active.high_seq and entry.generation_id in resident
+            ]
+            if not older:
                 raise NothingPublished(
-                    f"this node has served nothing before {pointer.active.generation_id}"
+                    f"no retained generation older than {pointer.active.generation_id} is here"
                 )
-            verified = self.residence.reopen(pointer.previous, pointer.shard)
-            record = self.trust().last_record()
-            pass_gate(verified, record, pointer.previous, self.embedder())
-            return swap(
-                self.home,
-                verified,
-                pointer.previous,
-                held_back=pointer.active.generation_id,
-            ).pointer
+            target = older[-1]
+            verified = self.residence.reopen(target, pointer.shard)
+            pass_gate(verified, record, target, self.embedder())
+            held_back = pointer.active.generation_id
+            return swap(self.home, verified, target, held_back=held_back).pointer
 
     def pointer(self) -> Pointer:
         """The node's pointer.

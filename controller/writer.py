@@ -25,7 +25,7 @@ from builder.build import BuildReport, BuildSettings, build_generation
 from builder.changes import plan_build
 from builder.keys import create_keys, load_keys
 from builder.publish import Progress, Publisher, PublishReport, pending
-from builder.repository import CurrentState, Repository, make_root
+from builder.repository import CurrentState, Repository, make_root, published_root
 from builder.shelf import Shelf
 from commits.documents import DocumentRules
 from commits.ingest import IngestReport, ingest
@@ -38,6 +38,7 @@ from index.snapshot import Snapshot
 from index.verification import verify_generation
 from manifests.errors import (
     BadSetting,
+    CommitRangeGap,
     GenerationUnknown,
     HomeMissing,
     HomeOccupied,
@@ -102,6 +103,7 @@ class WriterHome:
         Raises:
             BadSetting: no such embedder, impossible dimensions or shard name, unknown store.
             HomeOccupied: the folder holds something else, or the store is another home's.
+            ObjectMissing: generations were built here, but the store has no record any more.
         """
         make_embedder(wanted.embedder, wanted.dimensions)
         if not is_shard_name(wanted.shard):
@@ -123,9 +125,12 @@ class WriterHome:
             files.make_folder(home / "log")
             create_keys(home / "keys")
             keys = load_keys(home / "keys")
+            store = open_store(wanted.store, create=True)
             if not (home / "root.json").exists():
-                files.create_file(home / "root.json", [make_root(keys, clock.now())])
-            open_store(wanted.store, create=True)
+                root = published_root(store, keys) or make_root(keys, clock.now())
+                files.create_file(home / "root.json", [root])
+            if self.residence.resident_ids():
+                self.current()  # a store that lost its record is not given an empty one
             record = ControlRecord(
                 shard=wanted.shard, kind="publish", writer_epoch=wanted.writer_epoch
             )
@@ -214,6 +219,7 @@ class WriterHome:
 
         Raises:
             NothingToBuild: the log is empty.
+            CommitRangeGap: the log is not the one that the latest generation was built from.
             LogCorrupt: the log is damaged.
             ArtifactHashMismatch: the generation to build upon is damaged.
             DiskFull, DiskError: the disk refuses.
@@ -228,6 +234,15 @@ class WriterHome:
         if log.head.commit_seq == 0:
             raise NothingToBuild("the commit log is empty; run `genctl ingest` first")
         if parent is not None and parent.commits.high_seq >= log.head.commit_seq:
+            if parent.commits.head_commit_id != log.head.commit_id:
+                raise CommitRangeGap(
+                    f"the log ends at commit {log.head.commit_seq} ({log.head.commit_id[:12]}…), "
+                    f"but {parent.generation_id} was built up to commit "
+                    f"{parent.commits.high_seq} ({parent.commits.head_commit_id[:12]}…): the log "
+                    "was lost, cut or replaced",
+                    generation_id=parent.generation_id,
+                    log_commit_seq=log.head.commit_seq,
+                )
             return BuiltGeneration(parent, None)
         low_seq = parent.commits.high_seq + 1 if parent else 1
         plan = plan_build(
@@ -259,12 +274,17 @@ class WriterHome:
         return Publisher(self.residence, self._shelf, self.store(), self.repository())
 
     def publish(
-        self, generation_id: str | None, on_start: Callable[[int], Progress] | None = None
+        self,
+        generation_id: str | None,
+        on_start: Callable[[int], Progress] | None = None,
+        *,
+        restore: bool = True,
     ) -> list[PublishReport]:
         """Publish a generation, and first those before it that were never published.
 
         Args:
             generation_id: which one; the latest built when ``None``.
+            restore: if it is published already, compare it with the store and mend that.
             on_start: told how many bytes are to be sent; gives the progress callback.
 
         Raises:
@@ -282,7 +302,7 @@ class WriterHome:
                 )
             publisher = self.publisher()
             current = self.repository().current()
-            due = pending(current, resident, chosen) or [chosen]
+            due = pending(current, resident, chosen) or [chosen] * restore
             progress: Progress = no_progress
             if on_start is not None:
                 progress = on_start(publisher.size_bytes_to_send(due, current.signed.record))

@@ -85,7 +85,7 @@ class HashingEmbedder:
 
     def __init__(self, dimensions: int) -> None:
         self.dimensions = dimensions
-        recipe = f"hashing/1 crc32 4-grams sqrt D={dimensions} stop={_STOP}"
+        recipe = f"hashing/1 crc32 4-grams 1/sqrt(g) sqrt(count) D={dimensions} stop={_STOP}"
         self.revision = content_id(recipe.encode())
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:

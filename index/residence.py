@@ -73,6 +73,16 @@ class Residence:
                 f"generation {generation_id} is not here", generation_id=generation_id
             ) from error
 
+    def take_in(self, path: Path, artifact_id: str) -> None:
+        """Keep the file at ``path``, whose content was just found to have this id.
+
+        It takes the place of an older file of that name, which might have been damaged since.
+        """
+        fresh = self.artifacts / f"{files.TEMPORARY_PREFIX}{artifact_id}"
+        files.link_file(path, fresh)
+        files.move(fresh, self.artifact_path(artifact_id))
+        files.remove_file(fresh)  # still there when both names were the same file before
+
     def holds(self, artifact: ArtifactFile) -> bool:
         """Whether the artifact is here and intact; a damaged one is removed."""
         path = self.artifact_path(artifact.blake3)
@@ -92,11 +102,13 @@ class Residence:
             DiskFull, DiskError: the disk refuses.
         """
         home = self.generations / manifest.generation_id
-        if home.is_dir():
-            with contextlib.suppress(ArtifactHashMismatch):
-                return verify_generation(manifest, self.folder(manifest.generation_id))
-            files.remove_tree(home)
+        with contextlib.suppress(ArtifactHashMismatch):
+            verified = verify_generation(manifest, self.folder(manifest.generation_id))
+            if (home / MANIFEST_FILE).read_bytes() != manifest_bytes:
+                files.replace_file(home / MANIFEST_FILE, [manifest_bytes])
+            return verified
         draft = self.generations / f"{files.TEMPORARY_PREFIX}{manifest.generation_id}"
+        damaged = self.generations / f"{files.TEMPORARY_PREFIX}damaged-{manifest.generation_id}"
         files.remove_tree(draft)
         folders = {draft / "files"}
         folders |= {(draft / "files" / artifact.name).parent for artifact in manifest.artifacts}
@@ -107,8 +119,13 @@ class Residence:
         for folder in sorted(folders):
             files.fsync_folder(folder)
         files.replace_file(draft / MANIFEST_FILE, [manifest_bytes])
+        verified = verify_generation(manifest, draft / "files")
+        if home.exists():
+            files.remove_tree(damaged)
+            files.move(home, damaged)
         files.move(draft, home)
-        return verify_generation(manifest, self.folder(manifest.generation_id))
+        files.remove_tree(damaged)
+        return verified.renamed(self.folder(manifest.generation_id))
 
     def reopen(self, entry: GenerationEntry, shard: str) -> VerifiedGeneration:
         """Verify a resident generation against what a signed record says of it.

@@ -52,16 +52,15 @@ class Snapshot:
         )
         self._tombstones = tombstones
         self._lexical = LexicalIndex(folder / FOLDER)
-        # One shard and one head table a build, over the same rows; names sort by first row.
-        self._shards = [
-            VectorShard(folder / shard.name, shard, tombstones)
-            for shard in manifest.of_kind(VectorArtifact)
-        ]
+        # Names sort by first row, and together both kinds cover all rows.
+        shards = manifest.of_kind(VectorArtifact)
+        tables = manifest.of_kind(HeadsArtifact)
+        self._shards = [VectorShard(folder / shard.name, shard, tombstones) for shard in shards]
         self._heads = [
-            HeadTable(folder / table.name, table.first_row, table.rows)
-            for table in manifest.of_kind(HeadsArtifact)
+            HeadTable(folder / table.name, table.first_row, table.rows) for table in tables
         ]
-        self._first_rows = [table.first_row for table in self._heads]
+        self._shard_firsts = [shard.first_row for shard in shards]
+        self._table_firsts = [table.first_row for table in tables]
 
     def search(
         self,
@@ -107,7 +106,7 @@ class Snapshot:
 
     def head(self, row: int) -> Head:
         """The id and title of a row."""
-        return self._heads[bisect_right(self._first_rows, row) - 1].head(row)
+        return self._heads[bisect_right(self._table_firsts, row) - 1].head(row)
 
     def live_rows(self) -> list[int]:
         """Every live row, ascending."""
@@ -117,7 +116,7 @@ class Snapshot:
 
     def vector(self, row: int) -> NDArray[np.float32]:
         """The stored vector of a row, shape ``(dimensions,)``."""
-        return self._shards[bisect_right(self._first_rows, row) - 1].vector(row)
+        return self._shards[bisect_right(self._shard_firsts, row) - 1].vector(row)
 
     def opened_counts(self) -> OpenedCounts:
         """What the libraries say is in the files."""

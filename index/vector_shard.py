@@ -1,4 +1,4 @@
-"""Vector shards: one usearch HNSW index a build, written once, then only viewed.
+"""Vector shards: usearch HNSW indexes, written once by a build, then only viewed.
 
 Keys are rows. Deleted rows stay inside a shard, so a search asks for more than it needs and drops
 the dead; it asks again for more until it has enough or the shard is exhausted.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from usearch.index import Index
 
 from index.tombstones import are_dead
-from manifests.errors import ActivationFailed
+from manifests.errors import ActivationFailed, DiskError
 from manifests.generation import Quantization, VectorArtifact
 
 
@@ -23,13 +23,19 @@ def write_shard(
 ) -> None:
     """Build an HNSW index over ``vectors`` (shape ``(n, D)``), row ``i`` keyed ``first_row + i``.
 
-    Connectivity 16 and expansion 128/64 are usearch's defaults; all cores are used, so two builds
-    of the same vectors may differ in their graph, never in their vectors.
+    Connectivity 16 and expansion 128/64 are usearch's defaults. One thread adds the vectors in
+    order, so the same vectors give the same file, anywhere (ADR 0010).
+
+    Raises:
+        DiskError: the file cannot be written.
     """
     shard = Index(ndim=vectors.shape[1], metric="cos", dtype=quantization)
     keys = np.arange(first_row, first_row + len(vectors), dtype=np.uint64)
-    shard.add(keys, vectors)
-    shard.save(str(path))
+    shard.add(keys, vectors, threads=1)
+    try:
+        shard.save(str(path))
+    except (RuntimeError, OSError) as error:
+        raise DiskError(f"usearch could not write {path}: {error}", path=str(path)) from error
 
 
 class VectorShard:

@@ -34,6 +34,10 @@ class VerifiedGeneration:
         self.manifest = manifest
         self.folder = folder
 
+    def renamed(self, folder: Path) -> VerifiedGeneration:
+        """The same files after their folder was renamed to ``folder``."""
+        return VerifiedGeneration(_MAKER, self.manifest, folder)
+
 
 def verify_generation(manifest: GenerationManifest, folder: Path) -> VerifiedGeneration:
     """Read every artifact of ``manifest`` in ``folder`` and check it.

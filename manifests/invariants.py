@@ -72,6 +72,12 @@ def check_complete(manifest: GenerationManifest) -> None:
                 f"{manifest.embedder.dimensions}",
                 generation_id=manifest.generation_id,
             )
+    for artifact in manifest.artifacts:
+        if not artifact.name.startswith(f"{artifact.kind}/"):
+            raise ManifestIncomplete(
+                f"{artifact.name} is not in the folder of its kind, {artifact.kind}/",
+                generation_id=manifest.generation_id,
+            )
     if "lexical/meta.json" not in {file.name for file in manifest.of_kind(LexicalArtifact)}:
         raise ManifestIncomplete(
             f"{manifest.generation_id}: the text index has no lexical/meta.json",

@@ -9,11 +9,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from index.embedding import Embedder
+from index.embedding import Embedder, embedder_record
 from index.residence import Residence
 from index.snapshot import Snapshot
 from index.verification import VerifiedGeneration
 from manifests.errors import GenerationUnknown
+from manifests.invariants import check_embedder
 from manifests.record import GenerationEntry
 from query.request import Answer, Request, settle
 
@@ -42,6 +43,7 @@ class Reader:
 
         Raises:
             ArtifactHashMismatch, ManifestError: what is on disk is not what was signed.
+            EmbedderMismatch: its documents were embedded with something else than this node has.
             ActivationFailed: a library refuses the files.
         """
         snapshot = self._open.get(entry.generation_id)
@@ -50,6 +52,7 @@ class Reader:
                 verified = self._residence.reopen(entry, self._shard)
             except GenerationUnknown:
                 verified = self._bring(entry)
+            check_embedder(verified.manifest, embedder_record(self._embedder))
             snapshot = Snapshot(verified)
             while len(self._open) >= MAX_OPEN_SNAPSHOTS:
                 self._open.popitem(last=False)

@@ -65,7 +65,7 @@ def bring(
     with contextlib.suppress(GenerationUnknown, ManifestError):
         manifest = accept_manifest(residence.manifest_bytes(entry.generation_id), entry, shard)
     if manifest is None:
-        manifest = accept_manifest(trusted.manifest_bytes(entry, incoming), entry, shard)
+        manifest = accept_manifest(trusted.manifest_bytes(entry), entry, shard)
     plan = plan_fetch(manifest, residence.holds)
     progress = on_plan(plan)
     with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:

@@ -31,7 +31,7 @@ from manifests.errors import (
     TrustStateCorrupt,
     UnsignedRecord,
 )
-from manifests.names import CONTROL_TARGET, manifest_target
+from manifests.names import CONTROL_TARGET, manifest_target, metadata_key, target_key
 from manifests.record import ControlRecord, GenerationEntry
 from store.port import Store
 from store.signed import control_record, signed_by, trusted_root
@@ -84,29 +84,30 @@ class StoreFetcher(FetcherInterface):
 class TrustedRecord:
     """The control record as just refreshed and verified, and the manifests it vouches for."""
 
-    def __init__(self, updater: Updater, record: ControlRecord) -> None:
+    def __init__(self, updater: Updater, store: Store, record: ControlRecord) -> None:
         self._updater = updater
+        self._store = store
         self.record = record
 
-    def manifest_bytes(self, entry: GenerationEntry, folder: Path) -> bytes:
-        """Download a manifest into ``folder`` and give its bytes, checked against the targets.
+    def manifest_bytes(self, entry: GenerationEntry) -> bytes:
+        """The bytes that the store has for a manifest, at most one more than were signed.
+
+        They are not checked here: :func:`manifests.record.accept_manifest` does that.
 
         Raises:
             ObjectMissing: the store has lost it.
-            TrustError: what the store has is not what was signed.
+            UnsignedRecord: the record names it, but it is not a signed target.
             StoreUnavailable: the store does not answer.
         """
-        with _translated(f"the manifest of {entry.generation_id}"):
-            target = self._updater.get_targetinfo(manifest_target(entry.generation_id))
-            if target is None:
-                raise UnsignedRecord(
-                    f"the record names {entry.generation_id}, but its manifest is not signed",
-                    generation_id=entry.generation_id,
-                )
-            path = self._updater.download_target(target, str(folder / "manifest.download"))
-        data = Path(path).read_bytes()
-        files.remove_file(Path(path))
-        return data
+        path = manifest_target(entry.generation_id)
+        target = self._updater.get_targetinfo(path)
+        if target is None:
+            raise UnsignedRecord(
+                f"the record names {entry.generation_id}, but its manifest is not signed",
+                generation_id=entry.generation_id,
+            )
+        key = target_key(path, target.hashes["sha256"])
+        return self._store.get(key, length=entry.manifest_size_bytes + 1)
 
 
 class Trust:
@@ -125,11 +126,18 @@ class Trust:
             UnsignedRecord, TrustError: it is not signed as the root says.
             TrustStateCorrupt: the node's own high-water mark is damaged.
             NothingPublished: the store has no signed record.
+            ObjectMissing: it has lost a part of it.
             StoreUnavailable: it does not answer.
         """
         trusted_root(self._root)
         files.make_folder(self._folder)
         before = self._high_water()
+        if store.stat(metadata_key("timestamp.json")) is None:
+            raise NothingPublished(
+                f"there is no signed record in {store.url}; is this the right store, and has its "
+                "writer run `genctl release`?",
+                store=store.url,
+            )
         with _translated(f"the record in {store.url}"):
             updater = Updater(
                 str(self._folder),
@@ -144,7 +152,7 @@ class Trust:
                 raise UnsignedRecord(f"{CONTROL_TARGET} is not among the signed targets")
         record, after = self._cached()
         self._raise_high_water(before, after)
-        return TrustedRecord(updater, record)
+        return TrustedRecord(updater, store, record)
 
     def last_record(self) -> ControlRecord:
         """The record of the last refresh, its signatures checked again; expiry is not.
@@ -218,10 +226,7 @@ def _translated(what: str) -> Iterator[None]:
     except exceptions.RepositoryError as error:
         raise TrustError(f"{what} cannot be accepted: {error}") from error
     except exceptions.DownloadHTTPError as error:
-        raise NothingPublished(
-            f"{what} is not there ({error}); is this the right store, and has its writer run "
-            "`genctl release`?"
-        ) from error
+        raise ObjectMissing(f"{what} is incomplete: {error}") from error
     except exceptions.DownloadError as error:
         raise StoreUnavailable(f"{what} cannot be read: {error}") from error
     except OSError as error:

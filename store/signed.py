@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pydantic import ValidationError
 from tuf.api.exceptions import LengthOrHashMismatchError, RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, T, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
+from manifests.canonical import canonical_bytes, parse_document
 from manifests.errors import ManifestMalformed, TrustError, UnsignedRecord
 from manifests.names import CONTROL_TARGET
-from manifests.record import ControlRecord
+from manifests.record import SCHEMA_VERSION, ControlRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +95,13 @@ def control_record(targets: Targets) -> ControlRecord:
 
     Raises:
         ManifestMalformed: there is none, or it is not of the known form.
+        SchemaTooNew: a newer genctl wrote it.
     """
     target = targets.targets.get(CONTROL_TARGET)
     custom = target.unrecognized_fields.get("custom") if target else None
-    try:
-        return ControlRecord.model_validate(custom, strict=False)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise ManifestMalformed(f"control record: {field}: {first['msg']}", field=field) from error
+    if not isinstance(custom, dict):
+        raise ManifestMalformed(f"{CONTROL_TARGET} carries no control record")
+    return parse_document(canonical_bytes(custom), ControlRecord, SCHEMA_VERSION)
 
 
 def _parse(data: bytes, kind: type[T]) -> Metadata[T]:

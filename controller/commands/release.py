@@ -62,7 +62,8 @@ def _tell_built(built: BuiltGeneration) -> None:
 def publish(home: Path, generation: str | None, as_json: bool) -> None:
     """Upload a generation and sign the record that names it.
 
-    Without GEN: the latest.
+    Without GEN: the latest. One that is published already is compared with the store, and what was
+    lost or damaged there is sent again.
     """
     reports = _publish(open_writer(home), generation)
     if as_json:
@@ -71,25 +72,30 @@ def publish(home: Path, generation: str | None, as_json: bool) -> None:
     _tell_published(reports)
 
 
-def _publish(writer: WriterHome, generation: str | None) -> list[dict[str, Any]]:
+def _publish(
+    writer: WriterHome, generation: str | None, *, restore: bool = True
+) -> list[dict[str, Any]]:
     from dataclasses import asdict
 
     with progress("Publishing") as start:
-        return [asdict(report) for report in writer.publish(generation, start)]
+        return [asdict(report) for report in writer.publish(generation, start, restore=restore)]
 
 
 def _tell_published(reports: list[dict[str, Any]]) -> None:
     for report in reports:
-        if report["already_published"]:
-            say(f"{report['generation_id']} is published already.")
-        else:
+        sent = (
+            f"{plural(report['uploaded_artifacts'], 'artifact')} as "
+            f"{plural(report['uploaded_objects'], 'object')}, {size(report['uploaded_bytes'])}"
+        )
+        if not report["already_published"]:
             say(
-                f"Published {report['generation_id']}: "
-                f"{plural(report['uploaded_artifacts'], 'artifact')} as "
-                f"{plural(report['uploaded_objects'], 'object')}, "
-                f"{size(report['uploaded_bytes'])}; {report['reused_artifacts']:,} in the store "
-                "before."
+                f"Published {report['generation_id']}: {sent}; {report['reused_artifacts']:,} in "
+                "the store before."
             )
+        elif report["uploaded_objects"]:
+            say(f"Mended {report['generation_id']} in the store: {sent}.")
+        else:
+            say(f"{report['generation_id']} is published, and the store has all of it.")
 
 
 @click.command()
@@ -119,7 +125,7 @@ def release(home: Path, as_json: bool) -> None:
     built = _build(writer)
     if not as_json:
         _tell_built(built)
-    reports = _publish(writer, built.manifest.generation_id)
+    reports = _publish(writer, built.manifest.generation_id, restore=False)
     if not as_json:
         _tell_published(reports)
     generation_id = built.manifest.generation_id

@@ -96,7 +96,7 @@ def ingest(
     commit_size: int,
     as_json: bool,
 ) -> None:
-    r"""Append documents and deletes to the commit log.
+    """Append documents and deletes to the commit log.
 
     Durably, and all of the input or nothing.
 
@@ -105,7 +105,7 @@ def ingest(
     A delete:   {"id": …, "op": "delete"}
 
     The same command run again appends nothing twice.
-    """
+    """  # noqa: D301 - click wants a real backspace character
     writer = open_writer(home)
     with progress("Ingesting", unit="documents") as start:
         report = writer.ingest(
