@@ -5,6 +5,7 @@ from __future__ import annotations
 from index.snapshot import Snapshot
 from index.words import words
 from manifests.generation import GoldenQuery
+from manifests.invariants import GOLDEN_DEPTH
 from manifests.vectors import vector_to_text
 
 SAMPLED_DOCUMENTS = 3
@@ -15,7 +16,7 @@ def golden_queries(snapshot: Snapshot) -> tuple[GoldenQuery, ...]:
     """Sample documents spread over the generation and record what finds them best.
 
     The expected answer is what the built files answer, not the sampled document: two documents may
-    have the same text or the same vector.
+    have the same text or the same vector. It is asked for exactly as a node's gate will ask.
     """
     rows = snapshot.live_rows()
     step = max(1, len(rows) // SAMPLED_DOCUMENTS)
@@ -27,7 +28,9 @@ def golden_queries(snapshot: Snapshot) -> tuple[GoldenQuery, ...]:
         vector = snapshot.vector(row)
         queries += [
             GoldenQuery(mode="lexical", text=text, vector=None, expected_id=hit.id)
-            for hit in snapshot.search(text=text, vector=None, mode="lexical", limit=1)
+            for hit in snapshot.search(text=text, vector=None, mode="lexical", limit=GOLDEN_DEPTH)[
+                :1
+            ]
         ]
         queries += [
             GoldenQuery(
@@ -36,6 +39,8 @@ def golden_queries(snapshot: Snapshot) -> tuple[GoldenQuery, ...]:
                 vector=vector_to_text(vector.tolist()),
                 expected_id=hit.id,
             )
-            for hit in snapshot.search(text=None, vector=vector, mode="vector", limit=1)
+            for hit in snapshot.search(text=None, vector=vector, mode="vector", limit=GOLDEN_DEPTH)[
+                :1
+            ]
         ]
     return tuple(queries)

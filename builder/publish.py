@@ -15,6 +15,7 @@ from typing import NamedTuple
 from builder.repository import CurrentState, Repository
 from builder.shelf import Shelf
 from index.residence import Residence
+from manifests.errors import WriterFenced
 from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
 from manifests.names import manifest_target, symbol_key
 from manifests.record import ControlRecord, entry_of, with_published
@@ -60,6 +61,21 @@ class Publisher:
         self._store = store
         self._repository = repository
 
+    def check_own(self, record: ControlRecord) -> None:
+        """Refuse to go on from a record that another home has moved.
+
+        Raises:
+            WriterFenced: the record names a generation that was not built here.
+        """
+        resident = set(self._residence.resident_ids())
+        for entry in record.published:
+            if entry.generation_id not in resident:
+                raise WriterFenced(
+                    f"the record names {entry.generation_id}, which was not built in this home: "
+                    "another home writes to this shard. Go on there, or restore this one from it",
+                    generation_id=entry.generation_id,
+                )
+
     def size_bytes_to_send(self, generation_ids: Sequence[str], record: ControlRecord) -> int:
         """How many bytes of symbols publishing these generations takes at most."""
         sent = self._sent(record)
@@ -83,12 +99,14 @@ class Publisher:
         Raises:
             ArtifactHashMismatch: an artifact is damaged in the writer's home.
             GenerationUnknown: it was not built here.
+            WriterFenced: another home writes to this shard.
             CommitRangeGap: a generation before it was not published yet.
             WriterFenced: another writer moved the record first.
             StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
         """
         current = self._repository.current()
         record = current.signed.record
+        self.check_own(record)
         data = self._residence.manifest_bytes(generation_id)
         manifest = parse_manifest(data)
         if any(entry.generation_id == generation_id for entry in record.published):

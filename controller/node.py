@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,10 @@ from manifests.errors import (
     BadSetting,
     HomeMissing,
     NothingPublished,
+    ObjectMissing,
     PointerCorrupt,
+    StoreUnavailable,
+    TrustError,
 )
 from manifests.generation import EmbedderRecord
 from manifests.record import ControlRecord, GenerationEntry
@@ -160,9 +164,12 @@ class NodeHome:
             pointer = self._pointer_if_sound()
             if pointer is not None and pointer.held_back == entry.generation_id:
                 return BootstrapReport(pointer, brought, activated=False, held_back=True)
-            embedder = self._bind_embedder(brought.verified.manifest.embedder)
+            writer = brought.verified.manifest.embedder
+            embedder = self._embedder_for(writer)
             pass_gate(brought.verified, record, entry, embedder)
-            if pointer is not None and pointer.active == entry:
+            self._bind(embedder)
+            held_back = pointer.held_back if pointer else None
+            if pointer is not None and pointer.active == entry and held_back is None:
                 return BootstrapReport(pointer, brought, activated=False, held_back=False)
             active = swap(self.home, brought.verified, entry)
             return BootstrapReport(active.pointer, brought, activated=True, held_back=False)
@@ -263,12 +270,23 @@ class NodeHome:
         """Choose the generation and answer from it; see :mod:`query.resolve`."""
         entry = resolve(
             lambda: self.pointer().active,
-            self.record,
+            lambda: self._record_up_to(as_of_commit_seq or 0),
             as_of_commit_seq=as_of_commit_seq,
             min_commit_seq=min_commit_seq,
             keep_waiting=clock.poller(deadline_ms),
         )
         return reader.answer(request, entry)
+
+    def _record_up_to(self, commit_seq: int) -> ControlRecord:
+        """The last record; a newer one, if this one may not know all generations up to then."""
+        record = self.record()
+        if record.published and record.published[-1].high_seq < commit_seq:
+            with (
+                contextlib.suppress(StoreUnavailable, TrustError, NothingPublished, ObjectMissing),
+                files.locked(self.home / "lock", "query", wait=True),
+            ):
+                return self.trust().refresh(open_store(self.settings.store)).record
+        return record
 
     def _fetch_old(self, entry: GenerationEntry) -> VerifiedGeneration:
         """Bring a retained generation that is not here, without activating it."""
@@ -279,15 +297,18 @@ class NodeHome:
             incoming = self.home / "incoming"
             return bring(current, trusted, self.residence, store, incoming, unwatched).verified
 
-    def _bind_embedder(self, writer: EmbedderRecord) -> Embedder:
-        """The node's embedder; the first generation decides which one that is."""
+    def _embedder_for(self, writer: EmbedderRecord) -> Embedder:
+        """The node's embedder; a node without one takes the writer's."""
         if self.settings.embedder is None:
-            embedder = make_embedder(writer.name, writer.dimensions)
-            bound = settings.NodeEmbedder(name=writer.name, dimensions=writer.dimensions)
+            return make_embedder(writer.name, writer.dimensions)
+        return self.embedder()
+
+    def _bind(self, embedder: Embedder) -> None:
+        """Keep to this embedder from now on: its generation has passed the gate."""
+        if self.settings.embedder is None:
+            bound = settings.NodeEmbedder(name=embedder.name, dimensions=embedder.dimensions)
             self.settings = self.settings.model_copy(update={"embedder": bound})
             settings.save(self.home / settings.NODE_FILE, self.settings)
-            return embedder
-        return self.embedder()
 
     def _pointer_if_sound(self) -> Pointer | None:
         try:

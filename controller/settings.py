@@ -67,6 +67,20 @@ def load(path: Path, model: type[S], what: str) -> S:
         raise BadSetting(f"{path}: {field}: {first['msg']}", field=field) from error
 
 
+def made(model: type[S], **values: object) -> S:
+    """Settings from what a user gave.
+
+    Raises:
+        BadSetting: a value cannot be used; names the field.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise BadSetting(f"{field} {first['input']!r}: {first['msg']}", field=field) from error
+
+
 def save(path: Path, settings: Frozen) -> None:
     """Write a settings file, atomically, in a form people can read."""
     text = json.dumps(settings.model_dump(mode="json"), indent=2) + "\n"
@@ -79,10 +93,11 @@ def refuse_foreign(home: Path, known: AbstractSet[str]) -> None:
     Raises:
         HomeOccupied: it is no folder, or holds names that are not ``known``.
     """
+    nearest = next(path for path in (home, *home.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise HomeOccupied(f"{nearest} is not a folder")
     if not home.exists():
         return
-    if not home.is_dir():
-        raise HomeOccupied(f"{home} is not a folder")
     for path in home.iterdir():
         if path.name not in known and not path.name.startswith(files.TEMPORARY_PREFIX):
             raise HomeOccupied(f"{home} holds {path.name}; choose an empty or a new folder")

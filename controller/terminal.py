@@ -13,6 +13,7 @@ import click
 from manifests.errors import GenctlError
 
 RUNBOOKS = "runbooks"
+UNCUT_WIDTH = 500
 
 Start = Callable[[int | None], Callable[[int], None]]
 """Told the total (``None``: unknown), gives the function that is told of each step."""
@@ -55,7 +56,10 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> 
         )
     for row in rows:
         shown.add_row(*map(_plain, row))
-    Console(highlight=False, soft_wrap=False).print(shown)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = UNCUT_WIDTH  # a pipe has no edge; nothing is cut there
+    console.print(shown)
 
 
 def _plain(cell: str) -> Any:
@@ -115,18 +119,17 @@ def progress(doing: str, *, unit: str = "bytes") -> Iterator[Start]:
 
 
 def report_error(error: GenctlError, *, as_json: bool) -> None:
-    """Say what went wrong: a sentence for people on stderr, an object for programs on stdout."""
+    """Say what went wrong on stderr: a sentence for people, one JSON object for programs."""
     runbook = f"{RUNBOOKS}/{error.runbook}.md" if error.runbook else None
     if as_json:
-        emit_json(
-            {
-                "error": error.name,
-                "message": error.message,
-                "exit_code": error.exit_code,
-                "runbook": runbook,
-                "facts": json.loads(json.dumps(error.facts, default=str)),
-            }
-        )
+        document = {
+            "error": error.name,
+            "message": error.message,
+            "exit_code": error.exit_code,
+            "runbook": runbook,
+            "facts": error.facts,
+        }
+        click.echo(json.dumps(document, ensure_ascii=False, default=str), err=True)
         return
     hint = f"\n  see {runbook}" if runbook else ""
     click.echo(f"genctl: {error.name}: {error.message}{hint}", err=True)

@@ -37,7 +37,6 @@ from index.residence import Residence
 from index.snapshot import Snapshot
 from index.verification import verify_generation
 from manifests.errors import (
-    BadSetting,
     CommitRangeGap,
     GenerationUnknown,
     HomeMissing,
@@ -45,7 +44,6 @@ from manifests.errors import (
     NothingToBuild,
 )
 from manifests.generation import GenerationManifest, parse_manifest
-from manifests.identifiers import is_shard_name
 from manifests.record import ControlRecord, rollback_target, with_active, with_rollback
 from store.locate import open_store
 from store.port import Store
@@ -101,15 +99,11 @@ class WriterHome:
         Returns whether anything had to be made.
 
         Raises:
-            BadSetting: no such embedder, impossible dimensions or shard name, unknown store.
+            BadSetting: no such embedder, impossible dimensions, unknown store.
             HomeOccupied: the folder holds something else, or the store is another home's.
             ObjectMissing: generations were built here, but the store has no record any more.
         """
         make_embedder(wanted.embedder, wanted.dimensions)
-        if not is_shard_name(wanted.shard):
-            raise BadSetting(
-                f"shard {wanted.shard!r}: use lower-case letters, digits and inner hyphens"
-            )
         settings.refuse_foreign(home, _KNOWN)
         files.make_folder(home)
         with files.locked(home / "lock", "run init"):
@@ -145,6 +139,8 @@ class WriterHome:
         """
         with files.locked(self.home / "lock", purpose):
             self.residence.prepare()
+            for folder in (self.home, self.home / "keys"):
+                files.remove_temporaries(folder)
             yield
 
     def store(self) -> Store:
@@ -302,6 +298,7 @@ class WriterHome:
                 )
             publisher = self.publisher()
             current = self.repository().current()
+            publisher.check_own(current.signed.record)
             due = pending(current, resident, chosen) or [chosen] * restore
             progress: Progress = no_progress
             if on_start is not None:

@@ -25,6 +25,7 @@ from typing import BinaryIO
 from manifests.errors import DiskError, DiskFull, HomeLocked
 
 TEMPORARY_PREFIX = ".tmp-"
+REMOVE_ATTEMPTS = 10
 
 _observers: list[Callable[[str, Path], None]] = []
 
@@ -175,7 +176,11 @@ def remove_tree(folder: Path) -> None:
     if folder.exists():
         _step("remove", folder)
         with translated(folder):
-            shutil.rmtree(folder)
+            # A library's thread may put its lock file into a folder that is being emptied.
+            for attempts_left in reversed(range(REMOVE_ATTEMPTS)):
+                shutil.rmtree(folder, ignore_errors=attempts_left > 0)
+                if not folder.exists():
+                    break
 
 
 def remove_file(path: Path) -> None:

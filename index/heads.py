@@ -54,9 +54,11 @@ class HeadTable:
         self.end_row = first_row + rows
         with path.open("rb") as file:
             self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        self._offsets = self._bytes[: 8 * (rows + 1)].cast("Q") if len(self._bytes) >= 8 else ()
-        if len(self._offsets) != rows + 1 or self._offsets[rows] != len(self._bytes):
-            raise ActivationFailed(f"{path.name} does not hold {rows} rows", artifact=path.name)
+        if len(self._bytes) >= 8 * (rows + 1):
+            self._offsets = self._bytes[: 8 * (rows + 1)].cast("Q")
+            if self._offsets[rows] == len(self._bytes):
+                return
+        raise ActivationFailed(f"{path.name} does not hold {rows} rows", artifact=path.name)
 
     def head(self, row: int) -> Head:
         """The id and title of ``row``, which must be in this table."""

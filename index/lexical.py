@@ -21,7 +21,6 @@ from typing import Any
 import msgspec
 import tantivy
 
-from index.words import words
 from manifests.errors import ActivationFailed, BadQuery, DiskError
 from manifests.generation import LexicalSettings
 
@@ -53,6 +52,17 @@ def _schema() -> tantivy.Schema:
         .add_unsigned_field("row", fast=True)
         .add_text_field("body", tokenizer_name="en_stem")
         .add_bytes_field("document", stored=True)
+        .build()
+    )
+
+
+def _analyzer() -> tantivy.TextAnalyzer:
+    """What tantivy registers as ``en_stem``, for query texts."""
+    return (
+        tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+        .filter(tantivy.Filter.remove_long(40))
+        .filter(tantivy.Filter.lowercase())
+        .filter(tantivy.Filter.stemmer("english"))
         .build()
     )
 
@@ -137,7 +147,7 @@ class LexicalIndex:
         with _translated(f"opening {folder}"):
             self._index = tantivy.Index.open(str(folder))
             self._searcher = self._index.searcher()
-        self._set_query = tantivy.Query.term_set_query
+        self._analyzer = _analyzer()
 
     @property
     def documents(self) -> int:
@@ -158,25 +168,36 @@ class LexicalIndex:
         if syntax:
             try:
                 query = self._index.parse_query(text, ["body"])
+                hits = self._searcher.search(query, limit, count=False).hits
             except ValueError as error:
-                raise BadQuery(f"cannot parse the query: {error}", text=text) from error
+                raise BadQuery(f"cannot answer the query: {error}", text=text) from error
         else:
-            query = self._index.parse_query(" ".join(words(text)), ["body"])
-        hits = self._searcher.search(query, limit, count=False).hits
+            hits = self._searcher.search(self._any_of(text), limit, count=False).hits
         rows = self._searcher.fast_field_values("row", [address for _, address in hits])
         return rows, [score for score, _ in hits]  # type: ignore[return-value]
+
+    def _any_of(self, text: str) -> tantivy.Query:
+        """The query for any of the words of ``text``, cut up as documents are; none is syntax."""
+        terms = dict.fromkeys(self._analyzer.analyze(text))
+        schema = self._index.schema
+        return tantivy.Query.boolean_query(
+            [
+                (tantivy.Occur.Should, tantivy.Query.term_query(schema, "body", term, "freq"))
+                for term in terms
+            ]
+        )
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """The rows of those documents among ``ids`` that are in the index, in no order."""
         if not ids:
             return []
-        query = self._set_query(self._index.schema, "id", ids)
+        query = tantivy.Query.term_set_query(self._index.schema, "id", ids)
         hits = self._searcher.search(query, len(ids), count=False).hits
         return self._searcher.fast_field_values("row", [address for _, address in hits])  # type: ignore[return-value]
 
     def document(self, identity: str) -> StoredDocument | None:
         """The document of this id, or ``None``."""
-        query = self._set_query(self._index.schema, "id", [identity])
+        query = tantivy.Query.term_set_query(self._index.schema, "id", [identity])
         for _, address in self._searcher.search(query, 1, count=False).hits:
             stored = self._searcher.doc(address).get_first("document")
             return msgspec.msgpack.decode(bytes(stored or b""), type=StoredDocument)

@@ -16,9 +16,14 @@ import contextlib
 from pathlib import Path
 
 from durable import files
-from index.verification import VerifiedGeneration, check_artifact, verify_generation
-from manifests.errors import ArtifactHashMismatch, DiskError, GenerationUnknown
-from manifests.generation import ArtifactFile, GenerationManifest
+from index.verification import (
+    VerifiedGeneration,
+    check_artifact,
+    move_verified,
+    verify_generation,
+)
+from manifests.errors import ArtifactHashMismatch, GenerationUnknown, ManifestError
+from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
 from manifests.identifiers import is_generation_id
 from manifests.record import GenerationEntry, accept_manifest
 
@@ -31,6 +36,7 @@ class Residence:
     def __init__(self, home: Path) -> None:
         self.artifacts = home / "artifacts"
         self.generations = home / "generations"
+        self._removed: set[str] = set()
 
     def prepare(self) -> None:
         """Create the folders and clear what interrupted commands left. The caller holds the lock.
@@ -63,15 +69,12 @@ class Residence:
             GenerationUnknown: it is not here.
         """
         path = self.generations / generation_id / MANIFEST_FILE
-        try:
-            with files.translated(path):
-                return path.read_bytes()
-        except DiskError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
+        if not is_generation_id(generation_id) or not path.exists():
             raise GenerationUnknown(
                 f"generation {generation_id} is not here", generation_id=generation_id
-            ) from error
+            )
+        with files.translated(path):
+            return path.read_bytes()
 
     def take_in(self, path: Path, artifact_id: str) -> None:
         """Keep the file at ``path``, whose content was just found to have this id.
@@ -89,8 +92,29 @@ class Residence:
         with contextlib.suppress(ArtifactHashMismatch):
             check_artifact(path, artifact)
             return True
-        files.remove_file(path)
+        if path.exists():
+            files.remove_file(path)
+            self._removed.add(artifact.blake3)
         return False
+
+    def mend_links(self) -> None:
+        """Give resident generations that share a removed, damaged artifact its fresh copy.
+
+        Raises:
+            DiskFull, DiskError: the disk refuses.
+        """
+        for generation_id in self.resident_ids() if self._removed else ():
+            with contextlib.suppress(ManifestError):
+                manifest = parse_manifest(self.manifest_bytes(generation_id))
+                for artifact in manifest.artifacts:
+                    fresh = self.artifact_path(artifact.blake3)
+                    if artifact.blake3 in self._removed and fresh.exists():
+                        target = self.folder(generation_id) / artifact.name
+                        draft = target.with_name(f"{files.TEMPORARY_PREFIX}{target.name}")
+                        files.link_file(fresh, draft)
+                        files.move(draft, target)
+                        files.remove_file(draft)
+        self._removed.clear()
 
     def assemble(self, manifest: GenerationManifest, manifest_bytes: bytes) -> VerifiedGeneration:
         """Make a generation resident from its artifacts, which are all here, and verify it.
@@ -104,8 +128,9 @@ class Residence:
         home = self.generations / manifest.generation_id
         with contextlib.suppress(ArtifactHashMismatch):
             verified = verify_generation(manifest, self.folder(manifest.generation_id))
-            if (home / MANIFEST_FILE).read_bytes() != manifest_bytes:
-                files.replace_file(home / MANIFEST_FILE, [manifest_bytes])
+            path = home / MANIFEST_FILE
+            if not path.is_file() or path.read_bytes() != manifest_bytes:
+                files.replace_file(path, [manifest_bytes])
             return verified
         draft = self.generations / f"{files.TEMPORARY_PREFIX}{manifest.generation_id}"
         damaged = self.generations / f"{files.TEMPORARY_PREFIX}damaged-{manifest.generation_id}"
@@ -123,9 +148,9 @@ class Residence:
         if home.exists():
             files.remove_tree(damaged)
             files.move(home, damaged)
-        files.move(draft, home)
+        verified = move_verified(verified, draft, home)
         files.remove_tree(damaged)
-        return verified.renamed(self.folder(manifest.generation_id))
+        return verified
 
     def reopen(self, entry: GenerationEntry, shard: str) -> VerifiedGeneration:
         """Verify a resident generation against what a signed record says of it.

@@ -14,6 +14,7 @@ from typing import final
 
 from blake3 import blake3
 
+from durable import files
 from durable.files import translated
 from manifests.errors import ArtifactHashMismatch
 from manifests.generation import ArtifactFile, GenerationManifest
@@ -34,10 +35,6 @@ class VerifiedGeneration:
         self.manifest = manifest
         self.folder = folder
 
-    def renamed(self, folder: Path) -> VerifiedGeneration:
-        """The same files after their folder was renamed to ``folder``."""
-        return VerifiedGeneration(_MAKER, self.manifest, folder)
-
 
 def verify_generation(manifest: GenerationManifest, folder: Path) -> VerifiedGeneration:
     """Read every artifact of ``manifest`` in ``folder`` and check it.
@@ -51,6 +48,17 @@ def verify_generation(manifest: GenerationManifest, folder: Path) -> VerifiedGen
     for artifact in manifest.artifacts:
         check_artifact(folder / artifact.name, artifact)
     return VerifiedGeneration(_MAKER, manifest, folder)
+
+
+def move_verified(verified: VerifiedGeneration, source: Path, target: Path) -> VerifiedGeneration:
+    """Rename ``source``, which holds the verified folder, to ``target``; the bytes stay verified.
+
+    Raises:
+        DiskError: it cannot be renamed.
+    """
+    place = verified.folder.relative_to(source)
+    files.move(source, target)
+    return VerifiedGeneration(_MAKER, verified.manifest, target / place)
 
 
 def check_artifact(path: Path, artifact: ArtifactFile) -> None:

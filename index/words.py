@@ -1,8 +1,4 @@
-"""Plain text into the words a search looks for.
-
-User text is data, never query syntax: it is reduced to lower-case words, so that quotes, colons,
-brackets, ``AND`` and ``NOT`` mean nothing but themselves.
-"""
+"""Plain text into words, as the built-in embedder and the golden queries see it."""
 
 from __future__ import annotations
 

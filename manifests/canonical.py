@@ -43,18 +43,23 @@ def parse_document(data: bytes, model: type[M], schema_version: int) -> M:
     what = model.__name__
     document = parse_canonical(data, what)
     found = document.get("schema_version")
-    if isinstance(found, int) and found > schema_version:
+    if type(found) is not int:
+        raise ManifestMalformed(f"{what}: schema_version is missing or no number")
+    if found > schema_version:
         raise SchemaTooNew(
             f"{what} has schema version {found}; this genctl reads up to {schema_version}",
             found_version=found,
             known_version=schema_version,
         )
     try:
-        return model.model_validate_json(data)
+        parsed = model.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "document"
         raise ManifestMalformed(f"{what}: {field}: {first['msg']}", field=field) from error
+    if to_canonical(parsed) != data:
+        raise ManifestMalformed(f"{what}: a field was left out")
+    return parsed
 
 
 def canonical_bytes(document: dict[str, Any]) -> bytes:

@@ -39,8 +39,3 @@ def generation_id(high_seq: int, body_id: str) -> str:
 def is_generation_id(text: str) -> bool:
     """Whether ``text`` has the form of a generation id."""
     return re.fullmatch(_GENERATION_ID, text) is not None
-
-
-def is_shard_name(text: str) -> bool:
-    """Whether ``text`` can name a shard: lower-case letters, digits and inner hyphens, 1 to 63."""
-    return re.fullmatch(_SHARD, text) is not None

@@ -154,11 +154,17 @@ def check_embedder(manifest: GenerationManifest, node: EmbedderRecord) -> None:
             field="golden",
         )
     for theirs, ours in zip(writer.golden, node.golden, strict=True):
-        pairs = zip(vector_from_text(theirs.vector), vector_from_text(ours.vector), strict=False)
-        if theirs.text != ours.text or any(abs(a - b) > GOLDEN_TOLERANCE for a, b in pairs):
+        if theirs.text != ours.text or not _same_vector(theirs.vector, ours.vector):
             raise EmbedderMismatch(
                 f"{manifest.generation_id}: the golden text {theirs.text!r} gets another vector "
                 "from this node's embedder",
                 generation_id=manifest.generation_id,
                 field="golden",
             )
+
+
+def _same_vector(one: str, other: str) -> bool:
+    first, second = vector_from_text(one), vector_from_text(other)
+    return len(first) == len(second) and all(
+        abs(a - b) <= GOLDEN_TOLERANCE for a, b in zip(first, second, strict=True)
+    )

@@ -146,9 +146,10 @@ def with_active(record: ControlRecord, generation_id: str) -> ControlRecord:
 
     Raises:
         GenerationNotPublished: it was never published.
+        GenerationCollected: it is no longer retained.
         UnsignedRollback: it is older than the active one; that takes a rollback.
     """
-    entry = record.entry(generation_id)
+    entry = _readable_entry(record, generation_id)
     if record.active is not None and entry.high_seq < record.active_entry().high_seq:
         raise UnsignedRollback(
             f"{generation_id} is older than the active {record.active}; "
@@ -161,6 +162,18 @@ def with_active(record: ControlRecord, generation_id: str) -> ControlRecord:
     )
 
 
+def _readable_entry(record: ControlRecord, generation_id: str) -> GenerationEntry:
+    entry = record.entry(generation_id)
+    readable = record.retained_entries()
+    if entry not in readable:
+        span = f"{readable[0].high_seq} to {readable[-1].high_seq}" if readable else "nothing"
+        raise GenerationCollected(
+            f"{generation_id} is not retained any more; what can be read is as of {span}",
+            generation_id=generation_id,
+        )
+    return entry
+
+
 def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> ControlRecord:
     """The next record that goes back to an older generation: newer in version, older in content.
 
@@ -168,14 +181,7 @@ def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> Con
         GenerationNotPublished: it was never published.
         GenerationCollected: it is no longer retained.
     """
-    entry = record.entry(generation_id)
-    retained = record.retained_entries()
-    if entry not in retained:
-        raise GenerationCollected(
-            f"{generation_id} is not retained any more; reads and rollbacks are possible from "
-            f"{retained[0].high_seq} to {retained[-1].high_seq}",
-            generation_id=generation_id,
-        )
+    _readable_entry(record, generation_id)
     return record.model_copy(update={"kind": "rollback", "reason": reason, "active": generation_id})
 
 

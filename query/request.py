@@ -93,7 +93,8 @@ def _check_vector(vector: NDArray[np.float32], dimensions: int) -> None:
         raise BadQuery(
             f"vector: has {vector.size} numbers, this index compares {dimensions}", field="vector"
         )
-    length_squared = float(vector.dot(vector))
+    with np.errstate(over="ignore", invalid="ignore"):
+        length_squared = float(vector.dot(vector))
     if not math.isfinite(length_squared):
         raise BadQuery("vector: holds NaN, infinity or a number too large", field="vector")
     if length_squared == 0:

@@ -86,4 +86,5 @@ def bring(
             pool.shutdown(cancel_futures=True)
             raise
     verified = residence.assemble(manifest, to_canonical(manifest))
+    residence.mend_links()
     return Brought(verified, plan, tally)

@@ -1,12 +1,14 @@
 """What a node believes: the signed record, followed with python-tuf's client.
 
-``NODE/trust/`` holds the client's metadata cache and ``high_water.json``, the highest versions ever
-accepted. The cache alone would forget those if it were lost, and an old record would then be new.
+``NODE/trust/`` holds the metadata last accepted and ``high_water.json``, the highest versions ever
+accepted. The metadata alone would forget those if it were lost, and an old record would then be
+new. python-tuf works in a folder of its own, so that nothing is kept before all checks have passed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -37,6 +39,7 @@ from store.port import Store
 from store.signed import control_record, signed_by, trusted_root
 
 HIGH_WATER_FILE = "high_water.json"
+REFRESH_FOLDER = "refresh"
 ROOT_LIMIT_BYTES = 512_000
 METADATA_LIMIT_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
@@ -132,6 +135,8 @@ class Trust:
         trusted_root(self._root)
         files.make_folder(self._folder)
         before = self._high_water()
+        work = self._folder / REFRESH_FOLDER
+        self._copy_to(work)
         if store.stat(metadata_key("timestamp.json")) is None:
             raise NothingPublished(
                 f"there is no signed record in {store.url}; is this the right store, and has its "
@@ -140,7 +145,7 @@ class Trust:
             )
         with _translated(f"the record in {store.url}"):
             updater = Updater(
-                str(self._folder),
+                str(work),
                 "store:metadata/",
                 target_base_url="store:targets/",
                 fetcher=StoreFetcher(store),
@@ -150,8 +155,9 @@ class Trust:
             updater.refresh()
             if updater.get_targetinfo(CONTROL_TARGET) is None:
                 raise UnsignedRecord(f"{CONTROL_TARGET} is not among the signed targets")
-        record, after = self._cached()
+        record, after = _read_cache(work)
         self._raise_high_water(before, after)
+        self._keep(work)
         return TrustedRecord(updater, store, record)
 
     def last_record(self) -> ControlRecord:
@@ -160,27 +166,32 @@ class Trust:
         Raises:
             TrustStateCorrupt: the cache is missing or damaged.
         """
-        return self._cached()[0]
+        return _read_cache(self._folder)[0]
 
-    def _cached(self) -> tuple[ControlRecord, HighWater]:
-        try:
-            root = trusted_root((self._folder / "root.json").read_bytes())
-            timestamp = signed_by(root, self._cached_bytes("timestamp"), Timestamp)
-            snapshot = signed_by(root, self._cached_bytes("snapshot"), Snapshot)
-            targets = signed_by(root, self._cached_bytes("targets"), Targets)
-            versions = HighWater(
-                timestamp=timestamp.version, snapshot=snapshot.version, targets=targets.version
-            )
-            return control_record(targets), versions
-        except (OSError, UnsignedRecord) as error:
-            raise TrustStateCorrupt(
-                f"the cached metadata in {self._folder} is damaged ({error}); bootstrap again to "
-                "renew it",
-                folder=str(self._folder),
-            ) from error
+    def _copy_to(self, work: Path) -> None:
+        """Give python-tuf its cache in a folder of its own: what is refused must not stay here."""
+        with files.translated(work):
+            shutil.rmtree(work, ignore_errors=True)
+            cached = [path for path in self._folder.rglob("*.json") if path.is_file()]
+            (work / "root_history").mkdir(parents=True)
+            for path in cached:
+                if path.name != HIGH_WATER_FILE:
+                    shutil.copyfile(path, work / path.relative_to(self._folder))
 
-    def _cached_bytes(self, role: str) -> bytes:
-        return (self._folder / f"{role}.json").read_bytes()
+    def _keep(self, work: Path) -> None:
+        """Store what was accepted, durably: root first, so that the rest can always be checked."""
+        files.make_folder(self._folder / "root_history")
+        with files.translated(work):
+            fresh = {
+                path.relative_to(work): path.read_bytes()
+                for path in work.rglob("*.json")
+                if path.is_file()
+            }
+        for name, data in sorted(fresh.items(), key=lambda item: "root" not in str(item[0])):
+            path = self._folder / name
+            if not path.is_file() or path.read_bytes() != data:
+                files.replace_file(path, [data])
+        files.remove_tree(work)
 
     def _high_water(self) -> HighWater | None:
         path = self._folder / HIGH_WATER_FILE
@@ -208,6 +219,23 @@ class Trust:
                     )
         if after != before:
             files.replace_file(self._folder / HIGH_WATER_FILE, [to_canonical(after)])
+
+
+def _read_cache(folder: Path) -> tuple[ControlRecord, HighWater]:
+    try:
+        root = trusted_root((folder / "root.json").read_bytes())
+        timestamp = signed_by(root, (folder / "timestamp.json").read_bytes(), Timestamp)
+        snapshot = signed_by(root, (folder / "snapshot.json").read_bytes(), Snapshot)
+        targets = signed_by(root, (folder / "targets.json").read_bytes(), Targets)
+    except (OSError, UnsignedRecord) as error:
+        raise TrustStateCorrupt(
+            f"the cached metadata in {folder} is damaged ({error}); bootstrap again to renew it",
+            folder=str(folder),
+        ) from error
+    versions = HighWater(
+        timestamp=timestamp.version, snapshot=snapshot.version, targets=targets.version
+    )
+    return control_record(targets), versions
 
 
 @contextlib.contextmanager

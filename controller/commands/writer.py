@@ -43,24 +43,25 @@ def init(
 
     Keys, commit log, and an empty signed record in the store.
     """
-    from controller.settings import WriterSettings
+    from controller.settings import WriterSettings, made
     from controller.writer import WriterHome
     from store.locate import open_store
 
-    settings = WriterSettings(
+    settings = made(
+        WriterSettings,
         shard=shard,
         store=open_store(store, create=True).url,
         embedder=embedder,
         dimensions=dimensions,
         quantization=quantization,
     )
-    made = WriterHome.init(home, settings)
+    was_made = WriterHome.init(home, settings)
     root = home / "root.json"
     if as_json:
-        emit_json({"home": str(home), "root": str(root), "made": made} | settings.model_dump())
+        emit_json({"home": str(home), "root": str(root), "made": was_made} | settings.model_dump())
         return
     facts(
-        f"{'Made' if made else 'There is already'} the writer's home {home} of shard {shard}.",
+        f"{'Made' if was_made else 'There is already'} the writer's home {home} of shard {shard}.",
         [
             ("store", settings.store),
             ("embedder", f"{embedder}, {dimensions} dimensions, {quantization}"),

@@ -1,0 +1,1 @@
+"""Measurements against the tools that genctl stands on. Nothing here is a test."""
