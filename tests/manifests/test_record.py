@@ -121,7 +121,7 @@ def test_a_rollback_takes_a_published_and_retained_generation() -> None:
     with pytest.raises(GenerationNotPublished):
         with_rollback(record, UNKNOWN, "why")
     collected = record.model_copy(update={"retained": record.retained[1:]})
-    with pytest.raises(GenerationCollected, match="from 20 to 30"):
+    with pytest.raises(GenerationCollected, match="as of 20 to 30"):
         with_rollback(collected, record.published[0].generation_id, "why")
 
 
