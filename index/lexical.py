@@ -1,7 +1,7 @@
 """The text half of a generation: one tantivy index of immutable segment files.
 
 Title and text are analysed together as one field, ``body``, by tantivy's ``en_stem`` analyser
-(simple tokenizer, words of up to 40 bytes, lower case, English Snowball stemmer); see ADR 0003 for
+(simple tokenizer, words of fewer than 40 bytes, lower case, English Snowball stemmer); see ADR 0003 for
 the figures. ``id`` is one untouched term, ``row`` a fast field that ties a hit to its head and its
 vector, ``document`` the stored document. The analyser is built into tantivy, so any tantivy 0.27
 program can open the files.
@@ -28,7 +28,7 @@ FOLDER = "lexical"
 META_FILE = "meta.json"
 SETTINGS = LexicalSettings(
     library="tantivy 0.27",
-    analyzer="en_stem: simple, at most 40 bytes, lower case, English Snowball stemmer",
+    analyzer="en_stem: simple, fewer than 40 bytes, lower case, English Snowball stemmer",
     fields=("body", "id", "row", "document"),
 )
 _SMALL_BUILD_DOCUMENTS = 2_000
