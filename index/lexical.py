@@ -1,8 +1,8 @@
 """The text half of a generation: one tantivy index of immutable segment files.
 
 Title and text are analysed together as one field, ``body``, by tantivy's ``en_stem`` analyser
-(simple tokenizer, words of fewer than 40 bytes, lower case, English Snowball stemmer); see ADR 0003 for
-the figures. ``id`` is one untouched term, ``row`` a fast field that ties a hit to its head and its
+(simple tokenizer, words of fewer than 40 bytes, lower case, English Snowball stemmer; figures in
+ADR 0003). ``id`` is one untouched term, ``row`` a fast field that ties a hit to its head and its
 vector, ``document`` the stored document. The analyser is built into tantivy, so any tantivy 0.27
 program can open the files.
 
