@@ -14,9 +14,14 @@ from typing import Literal
 from durable import files
 from index.verification import VerifiedGeneration
 from manifests.canonical import Frozen, parse_document, to_canonical
-from manifests.errors import ManifestMalformed, PointerCorrupt, SchemaTooNew
+from manifests.errors import (
+    ManifestIdentityMismatch,
+    ManifestMalformed,
+    PointerCorrupt,
+    SchemaTooNew,
+)
 from manifests.identifiers import GenerationId, ShardName, content_id
-from manifests.record import GenerationEntry
+from manifests.record import GenerationEntry, entry_of
 
 POINTER_FILE = "active.json"
 
@@ -101,8 +106,15 @@ def swap(
     The generation that was active becomes the previous one and stays resident.
 
     Raises:
+        ManifestIdentityMismatch: ``entry`` is another generation's than the verified one.
         DiskFull, DiskError: the pointer could not be written; the old one stands.
     """
+    if entry != entry_of(verified.manifest, to_canonical(verified.manifest)):
+        raise ManifestIdentityMismatch(
+            f"{entry.generation_id} is to be activated, but {verified.manifest.generation_id} "
+            "was verified",
+            generation_id=entry.generation_id,
+        )
     try:
         before = PointerFile(home).read()
     except PointerCorrupt:

@@ -25,6 +25,7 @@ from usearch.index import Index
 
 from benchmarks.corpus import DIMENSIONS, Corpus, make_corpus
 from benchmarks.harness import Disagreement, Outcome, run_pairs, show
+from controller.new_home import init_home
 from controller.settings import WriterSettings
 from controller.writer import WriterHome
 from durable import files
@@ -129,7 +130,7 @@ def make_home(corpus: Corpus, folder: Path) -> Path:
     settings = WriterSettings(
         shard="main", store=str(folder / "store"), embedder="precomputed", dimensions=DIMENSIONS
     )
-    WriterHome.init(home, settings)
+    init_home(home, settings)
     source = folder / "corpus.msgpack"
     corpus.write(source)
     WriterHome(home).ingest([source], format_name="msgpack", commit_size=1000)

@@ -22,6 +22,7 @@ from usearch.index import Index
 
 from benchmarks.corpus import DIMENSIONS, Corpus, Document, Query, make_corpus
 from benchmarks.harness import Disagreement, Outcome, Pairs, run_pairs, seconds, show
+from controller.new_home import init_home
 from controller.node import NodeHome
 from controller.settings import WriterSettings
 from controller.writer import WriterHome
@@ -97,7 +98,7 @@ def make_node(corpus: Corpus, folder: Path) -> NodeHome:
         embedder="precomputed",
         dimensions=DIMENSIONS,
     )
-    WriterHome.init(folder / "writer", settings)
+    init_home(folder / "writer", settings)
     writer = WriterHome(folder / "writer")
     corpus.write(folder / "corpus.msgpack")
     writer.ingest([folder / "corpus.msgpack"], format_name="msgpack", commit_size=1000)

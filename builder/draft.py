@@ -111,7 +111,9 @@ class Draft:
         if meta in known:
             # tantivy replaces this file; a copy keeps the artifact out of its reach.
             source = self._residence.artifact_path(known.pop(meta).blake3)
-            files.replace_file(self.folder / meta, [source.read_bytes()])
+            with files.translated(source):
+                data = source.read_bytes()
+            files.replace_file(self.folder / meta, [data])
         for name in lexical.write_lexical(self.folder / lexical.FOLDER, documents, added, gone):
             path = f"{lexical.FOLDER}/{name}"
             self.artifacts.append(known.get(path) or LexicalArtifact(**self._take_in(path)))

@@ -17,36 +17,46 @@ from securesystemslib.signer import CryptoSigner
 from durable import files
 from manifests.errors import BadSetting
 
-KEY_NAMES = ("root", "targets", "online")
+ROOT, TARGETS, ONLINE = "root", "targets", "online"
 
 
 @dataclass(frozen=True, slots=True)
 class WriterKeys:
-    """The signers of one shard's writer."""
+    """What the writer signs with every day; the root key is not among them."""
 
-    root: CryptoSigner
     targets: CryptoSigner
     online: CryptoSigner
 
 
 def create_keys(folder: Path) -> None:
-    """Make the key files that are missing in ``folder`` (Ed25519); existing ones are kept."""
+    """Make the three key files (Ed25519); those that an interrupted call left are kept."""
     files.make_folder(folder, private=True)
-    for name in KEY_NAMES:
+    for name in (ROOT, TARGETS, ONLINE):
         pem = CryptoSigner.generate_ed25519().private_bytes
         files.create_file(folder / f"{name}.pem", [pem], mode=0o600)
 
 
+def has_keys(folder: Path) -> bool:
+    """Whether the keys that publishing takes were made in ``folder``."""
+    return all((folder / f"{name}.pem").exists() for name in (TARGETS, ONLINE))
+
+
 def load_keys(folder: Path) -> WriterKeys:
-    """Load all keys.
+    """Load the keys that publishing takes.
 
     Raises:
         BadSetting: a key file is missing, unreadable as a key, or readable by others.
     """
-    return WriterKeys(*(_load(folder / f"{name}.pem") for name in KEY_NAMES))
+    return WriterKeys(load_key(folder, TARGETS), load_key(folder, ONLINE))
 
 
-def _load(path: Path) -> CryptoSigner:
+def load_key(folder: Path, name: str) -> CryptoSigner:
+    """Load one key.
+
+    Raises:
+        BadSetting: see :func:`load_keys`.
+    """
+    path = folder / f"{name}.pem"
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise BadSetting(f"{path} can be read by others; run `chmod 600` on it first")

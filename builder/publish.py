@@ -6,6 +6,7 @@ and a generation that the record already names is not signed twice.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from builder.repository import CurrentState, Repository
 from builder.shelf import Shelf
 from index.residence import Residence
-from manifests.errors import WriterFenced
+from manifests.errors import DiskError, WriterFenced
 from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
 from manifests.names import manifest_target, symbol_key
 from manifests.record import ControlRecord, entry_of, with_published
@@ -99,9 +100,8 @@ class Publisher:
         Raises:
             ArtifactHashMismatch: an artifact is damaged in the writer's home.
             GenerationUnknown: it was not built here.
-            WriterFenced: another home writes to this shard.
+            WriterFenced: another home writes to this shard, or moved the record first.
             CommitRangeGap: a generation before it was not published yet.
-            WriterFenced: another writer moved the record first.
             StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
         """
         current = self._repository.current()
@@ -144,14 +144,21 @@ class Publisher:
             key = symbol_key(artifact.blake3, number)
             parts = object_parts(encoded, number)
             size_bytes = encoded.geometry.object_size_bytes(number)
-            found = self._store.stat(key)
-            if found is not None and not is_good(found, parts):
-                self._store.delete(key)
-                found = None
-            if found is None and self._store.put_if_absent(key, parts):
+            if self._needed(key, parts, is_good) and self._store.put_if_absent(key, parts):
                 objects, sent_bytes = objects + 1, sent_bytes + size_bytes
             progress(size_bytes)
         return Sent(objects, sent_bytes)
+
+    def _needed(self, key: str, parts: Sequence[memoryview], is_good: IsGood) -> bool:
+        """Whether the object has to be sent; one that is bad or unreadable is removed first."""
+        with contextlib.suppress(DiskError):
+            found = self._store.stat(key)
+            if found is None:
+                return True
+            if is_good(found, parts):
+                return False
+        self._store.delete(key)
+        return True
 
     @staticmethod
     def _is_whole(found: ObjectInfo, parts: Sequence[memoryview]) -> bool:

@@ -29,16 +29,22 @@ from tuf.api.serialization.json import JSONSerializer
 
 from builder.keys import WriterKeys
 from manifests.canonical import to_canonical
-from manifests.errors import HomeOccupied, ObjectMissing, StoreUnavailable, WriterFenced
+from manifests.errors import (
+    HomeOccupied,
+    LengthExceeded,
+    ObjectMissing,
+    StoreUnavailable,
+    WriterFenced,
+)
 from manifests.identifiers import content_id
 from manifests.names import CONTROL_TARGET, metadata_key, target_key
 from manifests.record import ControlRecord
 from store.port import Store
-from store.signed import SignedState, signed_state, trusted_root
+from store.signed import LIMITS_BYTES, SignedState, signed_by, signed_state, trusted_root
 
 ROOT_KEY = metadata_key("1.root.json")
 TIMESTAMP_KEY = metadata_key("timestamp.json")
-METADATA_LIMIT_BYTES = 64 * 1024 * 1024
+TIMESTAMP_LIMIT_BYTES = LIMITS_BYTES[Timestamp.type]
 MAX_SKIPPED_VERSIONS = 1000
 ROOT_LIFETIME = timedelta(days=10 * 365)
 TARGETS_LIFETIME = timedelta(days=365)
@@ -52,31 +58,32 @@ class CurrentState:
     token: str
 
 
-def make_root(keys: WriterKeys, now: datetime) -> bytes:
+def make_root(root_key: CryptoSigner, keys: WriterKeys, now: datetime) -> bytes:
     """The first root metadata: which key signs which role. ``now`` is in UTC."""
     root = Root(version=1, expires=now + ROOT_LIFETIME, consistent_snapshot=True)
     online = keys.online
     for role, signer in (
-        (Root.type, keys.root),
+        (Root.type, root_key),
         (Targets.type, keys.targets),
         (Snapshot.type, online),
         (Timestamp.type, online),
     ):
         root.roles[role] = Role([], 1)
         root.add_key(signer.public_key, role)
-    return _sign(root, keys.root)
+    return _sign(root, root_key)
 
 
-def published_root(store: Store, keys: WriterKeys) -> bytes | None:
+def published_root(store: Store, keys: WriterKeys | None) -> bytes | None:
     """The root metadata that these keys have put in ``store``, or ``None``.
 
     Raises:
-        HomeOccupied: the store belongs to other keys.
+        HomeOccupied: the store belongs to other keys, or there are none.
     """
-    found = store.get_versioned(ROOT_KEY, limit_bytes=METADATA_LIMIT_BYTES)
+    found = store.get_versioned(ROOT_KEY, limit_bytes=LIMITS_BYTES[Root.type])
     if found is None:
         return None
-    if keys.root.public_key.keyid not in trusted_root(found.data).roles[Root.type].keyids:
+    named = trusted_root(found.data).roles[Targets.type].keyids
+    if keys is None or keys.targets.public_key.keyid not in named:
         raise HomeOccupied(
             f"the store {store.url} already belongs to another writer's home; choose an empty "
             "place",
@@ -117,7 +124,7 @@ class Repository:
             ObjectMissing: the store holds no record.
             UnsignedRecord, TrustError: what it holds is not signed by this home's keys.
         """
-        found = self._store.get_versioned(TIMESTAMP_KEY, limit_bytes=METADATA_LIMIT_BYTES)
+        found = self._store.get_versioned(TIMESTAMP_KEY, limit_bytes=TIMESTAMP_LIMIT_BYTES)
         if found is None:
             raise ObjectMissing(
                 f"the store {self._store.url} has no {TIMESTAMP_KEY}: it is not this home's, or "
@@ -160,10 +167,10 @@ class Repository:
         control = to_canonical(record)
         targets = dict(before.targets.targets) if before else {}
         for path, data in (*new_targets, (CONTROL_TARGET, control)):
+            self.restore_target(path, data)
             target = TargetFile.from_data(path, data, ["sha256"])
             target.unrecognized_fields["custom"] = {"blake3": content_id(data)}
             targets[path] = target
-            self._store.put_if_absent(target_key(path, target.hashes["sha256"]), [data])
         targets[CONTROL_TARGET].unrecognized_fields["custom"] = record.model_dump(mode="json")
 
         targets_version, targets_bytes = self._put_version(
@@ -182,12 +189,13 @@ class Repository:
             expires=now + self._timestamp_lifetime,
             snapshot_meta=MetaFile.from_data(snapshot_version, snapshot_bytes, ["sha256"]),
         )
-        self._swap(_sign(timestamp, self._keys.online), current.token if current else None)
+        data = self._checked(timestamp, self._keys.online)
+        self._swap(data, current.token if current else None)
 
     def _put_version(self, signed: T, last_version: int, signer: CryptoSigner) -> tuple[int, bytes]:
         for version in range(last_version + 1, last_version + 1 + MAX_SKIPPED_VERSIONS):
             signed.version = version
-            data = _sign(signed, signer)
+            data = self._checked(signed, signer)
             if self._store.put_if_absent(metadata_key(f"{version}.{signed.type}.json"), [data]):
                 return version, data
         raise WriterFenced(
@@ -195,12 +203,32 @@ class Repository:
             "another writer is far ahead of this home"
         )
 
+    def _checked(self, signed: T, signer: CryptoSigner) -> bytes:
+        """Sign, and refuse what no node would accept: a key that is not the role's, or the length.
+
+        Raises:
+            UnsignedRecord: the root names another key for this role.
+            LengthExceeded: the record has outgrown what nodes read.
+        """
+        data = _sign(signed, signer)
+        signed_by(self._root, data, type(signed))
+        limit = LIMITS_BYTES[signed.type]
+        if len(data) > limit:
+            raise LengthExceeded(
+                f"the {signed.type} metadata would have {len(data)} bytes, and nodes read at most "
+                f"{limit}; nothing was changed",
+                role=signed.type,
+                size_bytes=len(data),
+                limit_bytes=limit,
+            )
+        return data
+
     def _swap(self, timestamp: bytes, token: str | None) -> None:
         try:
             swapped = self._store.compare_and_swap(TIMESTAMP_KEY, timestamp, token)
         except StoreUnavailable:
             # The outcome is unknown: what the store holds now tells.
-            found = self._store.get_versioned(TIMESTAMP_KEY, limit_bytes=METADATA_LIMIT_BYTES)
+            found = self._store.get_versioned(TIMESTAMP_KEY, limit_bytes=TIMESTAMP_LIMIT_BYTES)
             if found is not None and found.data == timestamp:
                 return
             if token == (found.version if found else None):
@@ -214,7 +242,7 @@ class Repository:
             )
 
     def _get(self, file_name: str) -> bytes:
-        return self._store.get(metadata_key(file_name), length=METADATA_LIMIT_BYTES)
+        return self._store.get(metadata_key(file_name), length=LIMITS_BYTES[Targets.type])
 
 
 def _sign(signed: T, signer: CryptoSigner) -> bytes:

@@ -1,4 +1,4 @@
-"""The only place that reads a clock or sleeps; everybody else is handed what it says."""
+"""The only place that asks what time it is, or sleeps; everybody else is handed what it says."""
 
 from __future__ import annotations
 

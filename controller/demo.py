@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from controller.docstrings import standard_library
+from controller.new_home import init_home
 from controller.node import BootstrapReport, NodeHome
 from controller.settings import WriterSettings
 from controller.terminal import plural, progress, size, table
@@ -141,7 +142,7 @@ class Demo:
             "A writer's home: keys, a commit log, an empty signed record",
             "init writer --store store",
         )
-        WriterHome.init(
+        init_home(
             self.writer_folder,
             WriterSettings(
                 shard="docs",

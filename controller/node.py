@@ -28,6 +28,7 @@ from index.residence import Residence
 from index.verification import VerifiedGeneration
 from manifests.errors import (
     BadSetting,
+    HomeLocked,
     HomeMissing,
     NothingPublished,
     ObjectMissing,
@@ -57,6 +58,8 @@ _KNOWN = {
     "lock",
 }
 MIN_COMMIT_SEQ_DEADLINE_MS = 5_000
+FETCH_WAIT_MS = 60_000
+"""How long a query of the past waits for a bootstrap that is under way, before it fetches."""
 OnPlan = Callable[[FetchPlan], Progress]
 
 
@@ -129,10 +132,10 @@ class NodeHome:
             )
         if root is not None:
             try:
-                same = root.read_bytes() == (self.home / "root.json").read_bytes()
+                given = root.read_bytes()
             except OSError as error:
                 raise BadSetting(f"{root}: {error.strerror}") from error
-            if not same:
+            if given != self._root_bytes():
                 raise BadSetting(
                     f"{self.home} trusts another root than {root}; a node's root of trust is not "
                     "changed by a bootstrap"
@@ -140,7 +143,16 @@ class NodeHome:
 
     def trust(self) -> Trust:
         """The node's trust state."""
-        return Trust(self.home / "trust", (self.home / "root.json").read_bytes())
+        return Trust(self.home / "trust", self._root_bytes())
+
+    def _root_bytes(self) -> bytes:
+        path = self.home / "root.json"
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise HomeMissing(
+                f"{path} cannot be read ({error.strerror}); put the writer's root.json there"
+            ) from error
 
     def bootstrap(self, on_plan: OnPlan = unwatched) -> BootstrapReport:
         """Follow the record: fetch, verify and activate what it says, keeping what is here.
@@ -268,29 +280,33 @@ class NodeHome:
         deadline_ms: int = MIN_COMMIT_SEQ_DEADLINE_MS,
     ) -> Answer:
         """Choose the generation and answer from it; see :mod:`query.resolve`."""
+        keep_waiting = clock.poller(deadline_ms)
         entry = resolve(
             lambda: self.pointer().active,
-            lambda: self._record_up_to(as_of_commit_seq or 0),
+            lambda: self._record_up_to(as_of_commit_seq or 0, keep_waiting),
             as_of_commit_seq=as_of_commit_seq,
             min_commit_seq=min_commit_seq,
-            keep_waiting=clock.poller(deadline_ms),
+            keep_waiting=keep_waiting,
         )
         return reader.answer(request, entry)
 
-    def _record_up_to(self, commit_seq: int) -> ControlRecord:
+    def _record_up_to(self, commit_seq: int, keep_waiting: Callable[[], bool]) -> ControlRecord:
         """The last record; a newer one, if this one may not know all generations up to then."""
         record = self.record()
         if record.published and record.published[-1].high_seq < commit_seq:
             with (
-                contextlib.suppress(StoreUnavailable, TrustError, NothingPublished, ObjectMissing),
-                files.locked(self.home / "lock", "query", wait=True),
+                contextlib.suppress(
+                    HomeLocked, StoreUnavailable, TrustError, NothingPublished, ObjectMissing
+                ),
+                files.locked(self.home / "lock", "query", keep_waiting=keep_waiting),
             ):
                 return self.trust().refresh(open_store(self.settings.store)).record
         return record
 
     def _fetch_old(self, entry: GenerationEntry) -> VerifiedGeneration:
         """Bring a retained generation that is not here, without activating it."""
-        with files.locked(self.home / "lock", "query", wait=True):
+        keep_waiting = clock.poller(FETCH_WAIT_MS)
+        with files.locked(self.home / "lock", "query", keep_waiting=keep_waiting):
             store = open_store(self.settings.store)
             trusted = self.trust().refresh(store)
             current = trusted.record.entry(entry.generation_id)

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from builder.build import BuildReport, BuildSettings, build_generation
 from builder.changes import plan_build
-from builder.keys import create_keys, load_keys
+from builder.keys import load_keys
 from builder.publish import Progress, Publisher, PublishReport, pending
-from builder.repository import CurrentState, Repository, make_root, published_root
+from builder.repository import CurrentState, Repository
 from builder.shelf import Shelf
 from commits.documents import DocumentRules
 from commits.ingest import IngestReport, ingest
@@ -40,25 +40,12 @@ from manifests.errors import (
     CommitRangeGap,
     GenerationUnknown,
     HomeMissing,
-    HomeOccupied,
     NothingToBuild,
 )
 from manifests.generation import GenerationManifest, parse_manifest
 from manifests.record import ControlRecord, rollback_target, with_active, with_rollback
 from store.locate import open_store
 from store.port import Store
-
-_KNOWN = {
-    "settings.json",
-    "root.json",
-    "keys",
-    "log",
-    "artifacts",
-    "generations",
-    "symbols",
-    "draft",
-    "lock",
-}
 
 
 def no_progress(_: int) -> None:
@@ -92,44 +79,6 @@ class WriterHome:
         self.residence = Residence(home)
         self._shelf = Shelf(home / "symbols", self.residence)
 
-    @staticmethod
-    def init(home: Path, wanted: settings.WriterSettings) -> bool:
-        """Make a home and claim its store; run again, it finishes what is missing.
-
-        Returns whether anything had to be made.
-
-        Raises:
-            BadSetting: no such embedder, impossible dimensions, unknown store.
-            HomeOccupied: the folder holds something else, or the store is another home's.
-            ObjectMissing: generations were built here, but the store has no record any more.
-        """
-        make_embedder(wanted.embedder, wanted.dimensions)
-        settings.refuse_foreign(home, _KNOWN)
-        files.make_folder(home)
-        with files.locked(home / "lock", "run init"):
-            path = home / settings.WRITER_FILE
-            if not path.exists():
-                settings.save(path, wanted)
-            self = WriterHome(home)
-            if self.settings != wanted:
-                raise HomeOccupied(
-                    f"{home} was made with other settings than these; they are in {path}"
-                )
-            files.remove_temporaries(home)
-            files.make_folder(home / "log")
-            create_keys(home / "keys")
-            keys = load_keys(home / "keys")
-            store = open_store(wanted.store, create=True)
-            if not (home / "root.json").exists():
-                root = published_root(store, keys) or make_root(keys, clock.now())
-                files.create_file(home / "root.json", [root])
-            if self.residence.resident_ids():
-                self.current()  # a store that lost its record is not given an empty one
-            record = ControlRecord(
-                shard=wanted.shard, kind="publish", writer_epoch=wanted.writer_epoch
-            )
-            return self.repository().create(record, clock.now())
-
     @contextlib.contextmanager
     def exclusively(self, purpose: str) -> Iterator[None]:
         """Hold the home's lock for one command.
@@ -158,11 +107,15 @@ class WriterHome:
             HomeMissing: ``init`` was interrupted.
         """
         root = self.home / "root.json"
-        if not root.exists():
-            raise HomeMissing(f"{root} is missing; run `genctl init` again")
+        try:
+            data = root.read_bytes()
+        except OSError as error:
+            raise HomeMissing(
+                f"{root} cannot be read ({error.strerror}); run `genctl init` again"
+            ) from error
         return Repository(
             self.store(),
-            root.read_bytes(),
+            data,
             load_keys(self.home / "keys"),
             timedelta(hours=self.settings.timestamp_lifetime_hours),
         )
@@ -187,9 +140,9 @@ class WriterHome:
             vectors="forbidden" if embedder.computes else "required",
             id_field=id_field,
         )
-        with self.exclusively("ingest"):
+        with self.exclusively("ingest"), self.log() as log:
             return ingest(
-                self.log(),
+                log,
                 paths,
                 rules=rules,
                 format=format_name,
@@ -220,11 +173,10 @@ class WriterHome:
             ArtifactHashMismatch: the generation to build upon is damaged.
             DiskFull, DiskError: the disk refuses.
         """
-        with self.exclusively("build"):
-            return self._build()
+        with self.exclusively("build"), self.log() as log:
+            return self._build(log)
 
-    def _build(self) -> BuiltGeneration:
-        log = self.log()
+    def _build(self, log: LocalCommitLog) -> BuiltGeneration:
         resident = self.residence.resident_ids()
         parent = self.manifest(resident[-1]) if resident else None
         if log.head.commit_seq == 0:
@@ -354,7 +306,8 @@ class WriterHome:
 
     def status(self) -> dict[str, object]:
         """Where the writer stands, under the names that ``genctl status --json`` prints."""
-        head = self.log().head
+        with self.log() as log:
+            head = log.head
         resident = self.residence.resident_ids()
         signed = self.current().signed
         return {

@@ -200,23 +200,38 @@ def remove_temporaries(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, purpose: str, *, wait: bool = False) -> Iterator[None]:
+def locked(
+    path: Path,
+    purpose: str,
+    *,
+    wait: bool = False,
+    keep_waiting: Callable[[], bool] = lambda: False,
+) -> Iterator[None]:
     """Hold an exclusive lock on the file ``path``; the kernel lets go of it if the process dies.
 
+    Args:
+        path: the lock file.
+        purpose: what for, as an imperative, for the message.
+        wait: wait as long as it takes; for locks that are held for single file operations only.
+        keep_waiting: pauses and says whether to try again.
+
     Raises:
-        HomeLocked: another process holds it and ``wait`` is false.
+        HomeLocked: another process holds it, and nothing said to go on waiting.
     """
     with translated(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            raise HomeLocked(
-                f"another genctl command is at work in {path.parent}; wait for it, then {purpose} "
-                "again",
-                home=str(path.parent),
-            ) from error
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                break
+            except BlockingIOError as error:
+                if not keep_waiting():
+                    raise HomeLocked(
+                        f"another genctl command is at work in {path.parent}; wait for it, then "
+                        f"{purpose} again",
+                        home=str(path.parent),
+                    ) from error
         yield
     finally:
         os.close(descriptor)

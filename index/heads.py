@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from durable.files import translated
 from manifests.errors import ActivationFailed
 
 
@@ -52,7 +53,7 @@ class HeadTable:
         """
         self.first_row = first_row
         self.end_row = first_row + rows
-        with path.open("rb") as file:
+        with translated(path), path.open("rb") as file:
             self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         if len(self._bytes) >= 8 * (rows + 1):
             self._offsets = self._bytes[: 8 * (rows + 1)].cast("Q")

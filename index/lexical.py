@@ -94,15 +94,17 @@ def write_lexical(
     Raises:
         DiskError: tantivy could not write.
     """
-    fresh = not (folder / META_FILE).exists()
-    index = tantivy.Index(_schema(), path=str(folder)) if fresh else tantivy.Index.open(str(folder))
     # One thread makes one segment: right for a small change. A base build wants both cores.
     small = added <= _SMALL_BUILD_DOCUMENTS
-    writer = index.writer(
-        _HEAP_BYTES_SMALL if small else _HEAP_BYTES_LARGE, num_threads=1 if small else 0
-    )
     encode = msgspec.msgpack.Encoder().encode
     try:
+        if (folder / META_FILE).exists():
+            index = tantivy.Index.open(str(folder))
+        else:
+            index = tantivy.Index(_schema(), path=str(folder))
+        writer = index.writer(
+            _HEAP_BYTES_SMALL if small else _HEAP_BYTES_LARGE, num_threads=1 if small else 0
+        )
         for identity in gone:
             writer.delete_documents_by_term("id", identity)
         for row, document in documents:

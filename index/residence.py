@@ -36,7 +36,6 @@ class Residence:
     def __init__(self, home: Path) -> None:
         self.artifacts = home / "artifacts"
         self.generations = home / "generations"
-        self._removed: set[str] = set()
 
     def prepare(self) -> None:
         """Create the folders and clear what interrupted commands left. The caller holds the lock.
@@ -87,34 +86,32 @@ class Residence:
         files.remove_file(fresh)  # still there when both names were the same file before
 
     def holds(self, artifact: ArtifactFile) -> bool:
-        """Whether the artifact is here and intact; a damaged one is removed."""
-        path = self.artifact_path(artifact.blake3)
+        """Whether the artifact is here and intact."""
         with contextlib.suppress(ArtifactHashMismatch):
-            check_artifact(path, artifact)
+            check_artifact(self.artifact_path(artifact.blake3), artifact)
             return True
-        if path.exists():
-            files.remove_file(path)
-            self._removed.add(artifact.blake3)
         return False
 
     def mend_links(self) -> None:
-        """Give resident generations that share a removed, damaged artifact its fresh copy.
+        """Give every resident generation the present copy of each artifact it shares.
+
+        A damaged artifact that was fetched again is a new file; generations that were linked to
+        the old one are linked to it.
 
         Raises:
             DiskFull, DiskError: the disk refuses.
         """
-        for generation_id in self.resident_ids() if self._removed else ():
-            with contextlib.suppress(ManifestError):
+        for generation_id in self.resident_ids():
+            with contextlib.suppress(ManifestError, GenerationUnknown):
                 manifest = parse_manifest(self.manifest_bytes(generation_id))
                 for artifact in manifest.artifacts:
                     fresh = self.artifact_path(artifact.blake3)
-                    if artifact.blake3 in self._removed and fresh.exists():
-                        target = self.folder(generation_id) / artifact.name
+                    target = self.folder(generation_id) / artifact.name
+                    if fresh.exists() and not (target.exists() and target.samefile(fresh)):
                         draft = target.with_name(f"{files.TEMPORARY_PREFIX}{target.name}")
+                        files.remove_file(draft)
                         files.link_file(fresh, draft)
                         files.move(draft, target)
-                        files.remove_file(draft)
-        self._removed.clear()
 
     def assemble(self, manifest: GenerationManifest, manifest_bytes: bytes) -> VerifiedGeneration:
         """Make a generation resident from its artifacts, which are all here, and verify it.
@@ -129,7 +126,9 @@ class Residence:
         with contextlib.suppress(ArtifactHashMismatch):
             verified = verify_generation(manifest, self.folder(manifest.generation_id))
             path = home / MANIFEST_FILE
-            if not path.is_file() or path.read_bytes() != manifest_bytes:
+            with files.translated(path):
+                same = path.is_file() and path.read_bytes() == manifest_bytes
+            if not same:
                 files.replace_file(path, [manifest_bytes])
             return verified
         draft = self.generations / f"{files.TEMPORARY_PREFIX}{manifest.generation_id}"

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from durable.files import translated
+
 
 def tombstone_bytes(rows: Iterable[int]) -> bytes:
     """The file content for these rows (distinct, any order)."""
@@ -22,7 +24,8 @@ def read_tombstones(paths: Sequence[Path]) -> NDArray[np.uint64]:
     """The union of verified tombstone files, ascending, shape ``(dead rows,)``."""
     if not paths:
         return np.empty(0, dtype=np.uint64)
-    return np.sort(np.concatenate([np.fromfile(path, dtype="<u8") for path in paths]))
+    with translated(paths[0].parent):
+        return np.sort(np.concatenate([np.fromfile(path, dtype="<u8") for path in paths]))
 
 
 def are_dead(tombstones: NDArray[np.uint64], rows: NDArray[np.uint64]) -> NDArray[np.bool_]:

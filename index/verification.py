@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from durable import files
 from durable.files import translated
-from manifests.errors import ArtifactHashMismatch
+from manifests.errors import ArtifactHashMismatch, DiskError
 from manifests.generation import ArtifactFile, GenerationManifest
 from manifests.invariants import check_complete
 
@@ -27,13 +27,23 @@ _MAKER = object()
 class VerifiedGeneration:
     """A manifest and a folder whose files were all just found to be what the manifest says."""
 
-    __slots__ = ("folder", "manifest")
+    __slots__ = ("_folder", "_manifest")
 
     def __init__(self, maker: object, manifest: GenerationManifest, folder: Path) -> None:
         if maker is not _MAKER:
             raise TypeError("only verify_generation makes a VerifiedGeneration")
-        self.manifest = manifest
-        self.folder = folder
+        self._manifest = manifest
+        self._folder = folder
+
+    @property
+    def manifest(self) -> GenerationManifest:
+        """What was verified."""
+        return self._manifest
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are, under their names."""
+        return self._folder
 
 
 def verify_generation(manifest: GenerationManifest, folder: Path) -> VerifiedGeneration:
@@ -70,8 +80,11 @@ def check_artifact(path: Path, artifact: ArtifactFile) -> None:
     """
     facts: dict[str, object] = {"artifact": artifact.name, "path": str(path)}
     try:
-        found = path.lstat()
-    except FileNotFoundError as error:
+        with translated(path):
+            found = path.lstat()
+    except DiskError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
         raise ArtifactHashMismatch(f"{artifact.name} is missing ({path})", **facts) from error
     if not stat.S_ISREG(found.st_mode) or found.st_size != artifact.size_bytes:
         raise ArtifactHashMismatch(

@@ -14,7 +14,7 @@ from index.snapshot import Hit, Mode
 from manifests.errors import BadQuery
 
 MAX_HITS = 1000
-MAX_TEXT_BYTES = 64 * 1024
+MAX_TEXT_CHARACTERS = 64 * 1024
 MAX_LINE_BYTES = 1024 * 1024
 
 
@@ -66,8 +66,8 @@ def settle(request: Request, dimensions: int, *, computes: bool) -> Request:
     text, vector = request.text, request.vector
     if not 1 <= request.limit <= MAX_HITS:
         raise BadQuery(f"-k {request.limit}: ask for 1 to {MAX_HITS} hits", field="k")
-    if text is not None and len(text) > MAX_TEXT_BYTES:
-        raise BadQuery(f"text: longer than {MAX_TEXT_BYTES} characters", field="text")
+    if text is not None and len(text) > MAX_TEXT_CHARACTERS:
+        raise BadQuery(f"text: longer than {MAX_TEXT_CHARACTERS} characters", field="text")
     if vector is not None:
         _check_vector(vector, dimensions)
     has_text, has_vector = bool(text and text.strip()), vector is not None

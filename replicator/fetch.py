@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from durable import files
 from index.verification import check_artifact
-from manifests.errors import ArtifactHashMismatch, ObjectMissing, Unrepairable
+from manifests.errors import ArtifactHashMismatch, DiskError, ObjectMissing, Unrepairable
 from manifests.generation import ArtifactFile
 from manifests.names import symbol_key
 from store.port import Store
@@ -180,7 +180,8 @@ class _SymbolSource:
         key = symbol_key(self._artifact.blake3, number)
         try:
             data = self._store.get(key, offset=offset, length=length)
-        except ObjectMissing:
+        except (ObjectMissing, DiskError):
+            # Gone, or on a bad sector: either way this symbol is lost and others stand in for it.
             self._absent.add(number)
             return None
         self._fetched_bytes += len(data)

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 from tuf.api import exceptions
-from tuf.api.metadata import Snapshot, Targets, Timestamp
+from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
 from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
 
 from durable import files
@@ -23,6 +23,8 @@ from manifests.canonical import Frozen, parse_document, to_canonical
 from manifests.errors import (
     DiskError,
     FreezeSuspected,
+    GenctlError,
+    LengthExceeded,
     ManifestMalformed,
     MetadataRollback,
     NothingPublished,
@@ -36,18 +38,16 @@ from manifests.errors import (
 from manifests.names import CONTROL_TARGET, manifest_target, metadata_key, target_key
 from manifests.record import ControlRecord, GenerationEntry
 from store.port import Store
-from store.signed import control_record, signed_by, trusted_root
+from store.signed import LIMITS_BYTES, control_record, signed_by, trusted_root
 
 HIGH_WATER_FILE = "high_water.json"
 REFRESH_FOLDER = "refresh"
-ROOT_LIMIT_BYTES = 512_000
-METADATA_LIMIT_BYTES = 64 * 1024 * 1024
 _READ_BYTES = 1024 * 1024
 _CONFIG = UpdaterConfig(
-    root_max_length=ROOT_LIMIT_BYTES,
-    timestamp_max_length=16_384,
-    snapshot_max_length=2_000_000,
-    targets_max_length=METADATA_LIMIT_BYTES,
+    root_max_length=LIMITS_BYTES[Root.type],
+    timestamp_max_length=LIMITS_BYTES[Timestamp.type],
+    snapshot_max_length=LIMITS_BYTES[Snapshot.type],
+    targets_max_length=LIMITS_BYTES[Targets.type],
 )
 
 
@@ -155,7 +155,7 @@ class Trust:
             updater.refresh()
             if updater.get_targetinfo(CONTROL_TARGET) is None:
                 raise UnsignedRecord(f"{CONTROL_TARGET} is not among the signed targets")
-        record, after = _read_cache(work)
+        record, after = _read_cache(work, self._root)
         self._raise_high_water(before, after)
         self._keep(work)
         return TrustedRecord(updater, store, record)
@@ -166,12 +166,14 @@ class Trust:
         Raises:
             TrustStateCorrupt: the cache is missing or damaged.
         """
-        return _read_cache(self._folder)[0]
+        return _read_cache(self._folder, self._root)[0]
 
     def _copy_to(self, work: Path) -> None:
         """Give python-tuf its cache in a folder of its own: what is refused must not stay here."""
+        for folder in (self._folder, self._folder / "root_history"):
+            files.remove_temporaries(folder)
+        files.remove_tree(work)
         with files.translated(work):
-            shutil.rmtree(work, ignore_errors=True)
             cached = [path for path in self._folder.rglob("*.json") if path.is_file()]
             (work / "root_history").mkdir(parents=True)
             for path in cached:
@@ -185,11 +187,13 @@ class Trust:
             fresh = {
                 path.relative_to(work): path.read_bytes()
                 for path in work.rglob("*.json")
-                if path.is_file()
+                if path.is_file() and path.name != "root.json"  # a link to one of the history
             }
         for name, data in sorted(fresh.items(), key=lambda item: "root" not in str(item[0])):
             path = self._folder / name
-            if not path.is_file() or path.read_bytes() != data:
+            with files.translated(path):
+                same = path.is_file() and path.read_bytes() == data
+            if not same:
                 files.replace_file(path, [data])
         files.remove_tree(work)
 
@@ -221,9 +225,18 @@ class Trust:
             files.replace_file(self._folder / HIGH_WATER_FILE, [to_canonical(after)])
 
 
-def _read_cache(folder: Path) -> tuple[ControlRecord, HighWater]:
+def _read_cache(folder: Path, anchor: bytes) -> tuple[ControlRecord, HighWater]:
+    """The cached record and versions, each file checked against the root that follows ``anchor``.
+
+    Whether the files belong together is not asked: the refresh that stored them made sure, and a
+    crash between two of them must not make the record unreadable.
+    """
     try:
-        root = trusted_root((folder / "root.json").read_bytes())
+        root = trusted_root(anchor)
+        while (rotated := folder / "root_history" / f"{root.version + 1}.root.json").is_file():
+            data = rotated.read_bytes()
+            signed_by(root, data, Root)
+            root = trusted_root(data)
         timestamp = signed_by(root, (folder / "timestamp.json").read_bytes(), Timestamp)
         snapshot = signed_by(root, (folder / "snapshot.json").read_bytes(), Snapshot)
         targets = signed_by(root, (folder / "targets.json").read_bytes(), Targets)
@@ -251,11 +264,15 @@ def _translated(what: str) -> Iterator[None]:
         raise MetadataRollback(f"{what} is older than what was seen before: {error}") from error
     except exceptions.UnsignedMetadataError as error:
         raise UnsignedRecord(f"{what} is not signed by the trusted keys: {error}") from error
+    except exceptions.DownloadLengthMismatchError as error:
+        raise LengthExceeded(f"{what}: {error}") from error
     except exceptions.RepositoryError as error:
         raise TrustError(f"{what} cannot be accepted: {error}") from error
     except exceptions.DownloadHTTPError as error:
         raise ObjectMissing(f"{what} is incomplete: {error}") from error
     except exceptions.DownloadError as error:
+        if isinstance(error.__cause__, GenctlError):
+            raise error.__cause__ from error
         raise StoreUnavailable(f"{what} cannot be read: {error}") from error
     except OSError as error:
         raise DiskError(f"{what} cannot be stored: {error}") from error

@@ -21,6 +21,14 @@ from manifests.errors import ManifestMalformed, TrustError, UnsignedRecord
 from manifests.names import CONTROL_TARGET
 from manifests.record import SCHEMA_VERSION, ControlRecord
 
+LIMITS_BYTES = {
+    Root.type: 512_000,
+    Timestamp.type: 16_384,
+    Snapshot.type: 2_000_000,
+    Targets.type: 64 * 1024 * 1024,
+}
+"""How long each role's metadata may be: nodes read no more, so the writer signs no more."""
+
 
 @dataclass(frozen=True, slots=True)
 class SignedState:

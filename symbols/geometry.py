@@ -24,6 +24,9 @@ CHUNK_SIZE_BYTES = 1 << 20
 
 MIN_CHUNK_SIZE_BYTES = 4 << 10
 MAX_CHUNK_SIZE_BYTES = 16 << 20
+MAX_COLUMN_SIZE_BYTES = 64 << 20
+"""A fetch holds one column in memory, for each artifact that it fetches at a time."""
+
 MAX_SYMBOLS = 256
 """The code works over GF(2^8) (Rizzo, 1997): there are no more share numbers than that."""
 
@@ -223,6 +226,13 @@ def from_manifest(size_bytes: int, symbols: SymbolSet) -> Geometry:
         raise ManifestMalformed(
             f"a chunk size of {symbols.chunk_size_bytes} bytes is not between "
             f"{MIN_CHUNK_SIZE_BYTES} and {MAX_CHUNK_SIZE_BYTES}",
+            chunk_size_bytes=symbols.chunk_size_bytes,
+        )
+    if symbols.k * symbols.chunk_size_bytes > MAX_COLUMN_SIZE_BYTES:
+        raise ManifestMalformed(
+            f"columns of {symbols.k} chunks of {symbols.chunk_size_bytes} bytes are more than "
+            f"{MAX_COLUMN_SIZE_BYTES} bytes",
+            k=symbols.k,
             chunk_size_bytes=symbols.chunk_size_bytes,
         )
     try:

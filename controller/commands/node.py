@@ -119,7 +119,7 @@ def status(home: Path, as_json: bool) -> None:
 @node_argument
 @json_option
 def rollback(home: Path, as_json: bool) -> None:
-    """Go back to the generation served before.
+    """Go back to the newest older generation that is here.
 
     On this node only, until the signed record names another generation.
     """

@@ -43,8 +43,8 @@ def init(
 
     Keys, commit log, and an empty signed record in the store.
     """
+    from controller.new_home import init_home
     from controller.settings import WriterSettings, made
-    from controller.writer import WriterHome
     from store.locate import open_store
 
     settings = made(
@@ -55,7 +55,7 @@ def init(
         dimensions=dimensions,
         quantization=quantization,
     )
-    was_made = WriterHome.init(home, settings)
+    was_made = init_home(home, settings)
     root = home / "root.json"
     if as_json:
         emit_json({"home": str(home), "root": str(root), "made": was_made} | settings.model_dump())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.writer import WriterHome
+from controller.new_home import init_home
 from manifests.errors import (
     GenerationNotPublished,
     GenerationUnknown,
@@ -293,7 +293,7 @@ def test_row_49_versions_that_a_dead_attempt_took_are_skipped(writer: TestableWr
 def test_initialising_twice_and_over_another_store(tmp_path: Path) -> None:
     writer = make_writer(tmp_path)
     before = writer.current().token
-    assert not WriterHome.init(writer.home, writer.settings)
+    assert not init_home(writer.home, writer.settings)
     assert writer.current().token == before
     with pytest.raises(HomeOccupied):
-        WriterHome.init(tmp_path / "other", writer.settings)
+        init_home(tmp_path / "other", writer.settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from controller.writer import WriterHome
+from controller.new_home import init_home
 from manifests.errors import CommitRangeGap, ObjectMissing
 from manifests.generation import VectorArtifact
 from manifests.names import manifest_target, symbol_key, target_key
@@ -75,7 +75,7 @@ def test_a_log_that_the_latest_generation_was_not_built_from_is_refused(
 def test_init_again_takes_the_root_that_the_store_has(writer: TestableWriter) -> None:
     root = (writer.home / "root.json").read_bytes()
     (writer.home / "root.json").unlink()
-    assert not WriterHome.init(writer.home, writer.settings)
+    assert not init_home(writer.home, writer.settings)
     assert (writer.home / "root.json").read_bytes() == root
 
 
@@ -84,7 +84,7 @@ def test_a_store_that_lost_its_record_is_not_given_an_empty_one(writer: Testable
     timestamp = Path(writer.settings.store) / "metadata" / "timestamp.json"
     timestamp.unlink()
     with pytest.raises(ObjectMissing):
-        WriterHome.init(writer.home, writer.settings)
+        init_home(writer.home, writer.settings)
     assert not timestamp.exists()
 
 

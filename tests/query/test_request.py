@@ -7,7 +7,14 @@ import pytest
 
 from index.snapshot import Mode
 from manifests.errors import BadQuery
-from query.request import MAX_HITS, MAX_LINE_BYTES, MAX_TEXT_BYTES, Request, read_queries, settle
+from query.request import (
+    MAX_HITS,
+    MAX_LINE_BYTES,
+    MAX_TEXT_CHARACTERS,
+    Request,
+    read_queries,
+    settle,
+)
 
 D = 4
 UNIT = np.array([1, 0, 0, 0], np.float32)
@@ -42,7 +49,7 @@ BAD: list[tuple[Request, bool, str]] = [
     (Request(text="a", limit=0), True, "k"),
     (Request(text="a", limit=-1), True, "k"),
     (Request(text="a", limit=MAX_HITS + 1), True, "k"),
-    (Request(text="a" * (MAX_TEXT_BYTES + 1)), True, "text"),
+    (Request(text="a" * (MAX_TEXT_CHARACTERS + 1)), True, "text"),
     (Request(vector=UNIT, mode="lexical"), True, "text"),
     (Request(vector=UNIT, mode="hybrid"), True, "text"),
     (Request(text=" ", vector=UNIT, mode="hybrid"), True, "text"),
@@ -72,7 +79,7 @@ def test_a_request_that_cannot_be_answered_is_a_bad_query(
 
 @pytest.mark.parametrize("limit", [1, MAX_HITS])
 def test_the_bounds_themselves_are_accepted(limit: int) -> None:
-    text = "a" * MAX_TEXT_BYTES
+    text = "a" * MAX_TEXT_CHARACTERS
     assert settle(Request(text=text, limit=limit), D, computes=True).limit == limit
 
 

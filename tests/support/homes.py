@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from controller.new_home import init_home
 from controller.node import NodeHome
 from controller.settings import WriterSettings
 from controller.writer import WriterHome
@@ -40,7 +41,7 @@ def make_writer(
     name: str = "writer",
 ) -> TestableWriter:
     """A new home ``folder/name`` with its store in ``folder/store``."""
-    WriterHome.init(
+    init_home(
         folder / name,
         WriterSettings(
             shard="main",

@@ -114,7 +114,7 @@ def test_row_62_a_missing_or_linked_artifact_is_refused_and_fetched(served: Genc
 
 
 @pytest.mark.parametrize("how", DAMAGE)
-@pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets"])
+@pytest.mark.parametrize("role", ["timestamp", "snapshot", "targets"])
 def test_damaged_cached_metadata_does_not_stop_the_newest_reads_and_is_renewed(
     served: Genctl, role: str, how: str
 ) -> None:
@@ -144,7 +144,7 @@ def test_row_14_15_an_older_record_is_refused_also_after_the_cache_is_lost(serve
     release(served)
     bootstrap(served)
     timestamp.write_bytes(old)
-    for lost in ((), ("timestamp", "snapshot", "targets", "root")):
+    for lost in ((), ("timestamp", "snapshot", "targets")):
         for role in lost:
             (served.folder / "n" / "trust" / f"{role}.json").unlink()
         served("node", "bootstrap", "n").refused(6, "MetadataRollback")

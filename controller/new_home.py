@@ -1,0 +1,73 @@
+"""Making a writer's home: keys, root of trust, and an empty signed record in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from builder.keys import ROOT, create_keys, has_keys, load_key, load_keys
+from builder.repository import make_root, published_root
+from controller import clock, settings
+from controller.writer import WriterHome
+from durable import files
+from index.embedding import make_embedder
+from manifests.errors import HomeOccupied
+from manifests.record import ControlRecord
+from store.locate import open_store
+from store.port import Store
+
+_KNOWN = {
+    "settings.json",
+    "root.json",
+    "keys",
+    "log",
+    "artifacts",
+    "generations",
+    "symbols",
+    "draft",
+    "lock",
+}
+
+
+def init_home(home: Path, wanted: settings.WriterSettings) -> bool:
+    """Make a home and claim its store; run again, it finishes what is missing.
+
+    Returns whether the store had to be given its first record.
+
+    Raises:
+        BadSetting: no such embedder, impossible dimensions, unknown store, or a key is missing
+            that the root of trust names.
+        HomeOccupied: the folder holds something else, or the store is another home's.
+        ObjectMissing: generations were built here, but the store has no record any more.
+    """
+    make_embedder(wanted.embedder, wanted.dimensions)
+    settings.refuse_foreign(home, _KNOWN)
+    files.make_folder(home)
+    with files.locked(home / "lock", "run init"):
+        path = home / settings.WRITER_FILE
+        if not path.exists():
+            settings.save(path, wanted)
+        writer = WriterHome(home)
+        if writer.settings != wanted:
+            raise HomeOccupied(
+                f"{home} was made with other settings than these; they are in {path}"
+            )
+        files.remove_temporaries(home)
+        files.make_folder(home / "log")
+        _settle_trust(home, open_store(wanted.store, create=True))
+        if writer.residence.resident_ids():
+            writer.current()  # a store that lost its record is not given an empty one
+        record = ControlRecord(shard=wanted.shard, kind="publish", writer_epoch=wanted.writer_epoch)
+        return writer.repository().create(record, clock.now())
+
+
+def _settle_trust(home: Path, store: Store) -> None:
+    """Have keys and a root that names them; keys are made only where there is no root yet."""
+    folder, root = home / "keys", home / "root.json"
+    if root.exists():
+        load_keys(folder)
+        return
+    published = published_root(store, load_keys(folder) if has_keys(folder) else None)
+    if published is None:
+        create_keys(folder)
+        published = make_root(load_key(folder, ROOT), load_keys(folder), clock.now())
+    files.create_file(root, [published])
