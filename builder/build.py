@@ -81,6 +81,20 @@ def build_generation(
         DiskFull, DiskError: the disk refuses.
         ActivationFailed: what was built does not open, or does not hold what it should.
     """
+    try:
+        return _build(plan, parent, residence, draft_folder, settings, built_at)
+    finally:
+        files.remove_tree(draft_folder)
+
+
+def _build(
+    plan: BuildPlan,
+    parent: Snapshot | None,
+    residence: Residence,
+    draft_folder: Path,
+    settings: BuildSettings,
+    built_at: str,
+) -> BuildReport:
     draft = Draft(residence, draft_folder, settings.encode)
     gone = parent.rows_of(list(plan.touched)) if parent else {}
     first_row = parent.manifest.counts.rows if parent else 0
@@ -110,7 +124,6 @@ def build_generation(
     counts = Counts(documents=rows - tombstones, rows=rows, tombstones=tombstones)
     manifest = _manifest(plan, parent, draft, settings, counts, built_at)
     residence.assemble(manifest, to_canonical(manifest))
-    files.remove_tree(draft_folder)
 
     inherited = {a.blake3 for a in parent.manifest.artifacts} if parent else set()
     reused_bytes = sum(a.size_bytes for a in manifest.artifacts if a.blake3 in inherited)
@@ -121,7 +134,11 @@ def _vectors(upserts: Sequence[Upsert], embedder: Embedder) -> NDArray[np.float3
     if embedder.computes:
         return embedder.embed([f"{upsert.title} {upsert.text}" for upsert in upserts])
     packed = b"".join(upsert.vector or b"" for upsert in upserts)
-    return np.frombuffer(packed, dtype="<f4").reshape(len(upserts), embedder.dimensions)
+    vectors = np.frombuffer(packed, dtype="<f4").reshape(len(upserts), embedder.dimensions)
+    # Cosine similarity ignores lengths, but half-precision numbers overflow at 65,504.
+    lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    scaled: NDArray[np.float32] = (vectors / lengths[:, None]).astype(np.float32)
+    return scaled
 
 
 def _manifest(

@@ -179,10 +179,13 @@ class Publisher:
         return True
 
     def _sent(self, record: ControlRecord) -> set[str]:
-        """The ids of all artifacts that published generations have put in the store."""
+        """The ids of the artifacts of the newest published generation, which are in the store.
+
+        Older ones need not be looked at: what a build reuses, it has from its parent.
+        """
         return {
             artifact.blake3
-            for entry in record.published
+            for entry in record.published[-1:]
             for artifact in self._manifest(entry.generation_id).artifacts
         }
 

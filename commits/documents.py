@@ -276,6 +276,8 @@ def _invalid(message: str, place: Place) -> BadDocument:
     if named:
         return place.refusal(named[1], "is missing")
     path = _PATH.search(message)
+    if path is None and message.startswith("Expected `object`, got `array`"):
+        message = "is an array; one document a line is wanted: jq -c '.[]' makes that of it"
     return place.refusal(path[1] if path else "document", message)
 
 

@@ -16,6 +16,7 @@ ingestion, because applying once more what is exactly the log's tail changes no 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def _append(
             log.append(
                 batch.operations,
                 message_id=batch.message_id.hex(),
-                source=batch.source.path.name,
+                source=os.fsencode(batch.source.path.name).decode("utf-8", "replace"),
                 now_ms=now_ms(),
             )
         if progress is not None:

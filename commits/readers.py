@@ -109,13 +109,25 @@ def read_operations(source: Source, rules: DocumentRules) -> Iterator[tuple[int,
         yield from readers[source.format](stream, source.name, rules)
 
 
+_NOT_PLAIN_TEXT = {
+    b"\x1f\x8b": "is compressed with gzip; unpack the file first",
+    b"\xff\xfe": "is UTF-16; convert the file first: iconv -f UTF-16 -t UTF-8",
+    b"\xfe\xff": "is UTF-16; convert the file first: iconv -f UTF-16 -t UTF-8",
+}
+
+
 def _lines(stream: BinaryIO, name: str, limit_bytes: int) -> Iterator[tuple[int, bytes]]:
     number = 0
     while line := stream.readline(limit_bytes + 1):
         number += 1
         if len(line) > limit_bytes and not line.endswith(b"\n"):
             raise Place(name, number).refusal("document", f"is longer than {limit_bytes} bytes")
-        yield number, line.removeprefix(_BOM) if number == 1 else line
+        if number == 1:
+            for start, advice in _NOT_PLAIN_TEXT.items():
+                if line.startswith(start):
+                    raise Place(name, 1).refusal("document", advice)
+            line = line.removeprefix(_BOM)
+        yield number, line
 
 
 def _read_jsonl(

@@ -116,7 +116,11 @@ class Demo:
         self._fresh_node_from_damage()
 
         third = self._release(writer, "more", later)
-        self.heading("The nodes catch up again: only what is new moves", "node bootstrap node-a")
+        self.heading(
+            "The nodes catch up again: only what is new moves",
+            "node bootstrap node-a",
+            "node bootstrap node-b",
+        )
         for name in ("node-a", "node-b"):
             self._bootstrap(name)
 
@@ -281,6 +285,7 @@ class Demo:
             "A rollback: a newer record that names an older generation",
             f'rollback writer --reason "{reason}"',
             "node bootstrap node-a",
+            "node bootstrap node-b",
         )
         with self.costing("roll back the record") as moved:
             target = writer.rollback(None, reason)

@@ -10,7 +10,7 @@ from controller import clock, settings
 from controller.writer import WriterHome
 from durable import files
 from index.embedding import make_embedder
-from manifests.errors import HomeOccupied
+from manifests.errors import BadSetting, HomeOccupied
 from manifests.record import ControlRecord
 from store.locate import open_store
 from store.port import Store
@@ -40,6 +40,8 @@ def init_home(home: Path, wanted: settings.WriterSettings) -> bool:
         ObjectMissing: generations were built here, but the store has no record any more.
     """
     make_embedder(wanted.embedder, wanted.dimensions)
+    if Path(open_store(wanted.store).url).is_relative_to(home.absolute()):
+        raise BadSetting(f"the store {wanted.store} is inside the home {home}; keep them apart")
     settings.refuse_foreign(home, _KNOWN)
     files.make_folder(home)
     with files.locked(home / "lock", "run init"):

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +27,9 @@ from index.residence import Residence
 from index.verification import VerifiedGeneration
 from manifests.errors import (
     BadSetting,
-    HomeLocked,
     HomeMissing,
     NothingPublished,
-    ObjectMissing,
     PointerCorrupt,
-    StoreUnavailable,
-    TrustError,
 )
 from manifests.generation import EmbedderRecord
 from manifests.record import ControlRecord, GenerationEntry
@@ -46,6 +41,7 @@ from replicator.fetch import Progress
 from replicator.plan import FetchPlan
 from replicator.trust import Trust
 from store.locate import open_store
+from store.signed import trusted_root
 
 _KNOWN = {
     "node.json",
@@ -103,22 +99,30 @@ class NodeHome:
 
         Raises:
             BadSetting: the store or the root is missing, or not what the node was made with.
+            UnsignedRecord: ``root`` is not a root of trust; take root.json from the writer's home.
             HomeOccupied: the folder holds something else.
         """
-        if (home / settings.NODE_FILE).exists():
+        if store_url is None or root is None:
+            if not (home / settings.NODE_FILE).exists():
+                raise BadSetting("a new node needs --store and --root (the writer's root.json)")
             self = NodeHome(home)
             self._check_same(store_url, root)
             return self
-        if store_url is None or root is None:
-            raise BadSetting("a new node needs --store and --root (the writer's root.json)")
         settings.refuse_foreign(home, _KNOWN)
         store_url = open_store(store_url).url
         try:
             root_bytes = root.read_bytes()
         except OSError as error:
             raise BadSetting(f"{root}: {error.strerror}") from error
+        trusted_root(root_bytes)
         files.make_folder(home)
         with files.locked(home / "lock", "run bootstrap"):
+            if (home / settings.NODE_FILE).exists():
+                self = NodeHome(home)
+                # What led to no accepted record may be corrected; what did is kept.
+                if self.trust().has_accepted():
+                    self._check_same(store_url, root)
+                    return self
             files.remove_temporaries(home)
             files.replace_file(home / "root.json", [root_bytes])
             settings.save(home / settings.NODE_FILE, settings.NodeSettings(store=store_url))
@@ -291,17 +295,17 @@ class NodeHome:
         return reader.answer(request, entry)
 
     def _record_up_to(self, commit_seq: int, keep_waiting: Callable[[], bool]) -> ControlRecord:
-        """The last record; a newer one, if this one may not know all generations up to then."""
+        """The last record; a newer one, if this one may not know all generations up to then.
+
+        Raises:
+            StoreUnavailable, TrustError …: the newer one cannot be had, so which generation that
+                commit fell into is not known here.
+        """
         record = self.record()
-        if record.published and record.published[-1].high_seq < commit_seq:
-            with (
-                contextlib.suppress(
-                    HomeLocked, StoreUnavailable, TrustError, NothingPublished, ObjectMissing
-                ),
-                files.locked(self.home / "lock", "query", keep_waiting=keep_waiting),
-            ):
-                return self.trust().refresh(open_store(self.settings.store)).record
-        return record
+        if not record.published or record.published[-1].high_seq >= commit_seq:
+            return record
+        with files.locked(self.home / "lock", "query", keep_waiting=keep_waiting):
+            return self.trust().refresh(open_store(self.settings.store)).record
 
     def _fetch_old(self, entry: GenerationEntry) -> VerifiedGeneration:
         """Bring a retained generation that is not here, without activating it."""

@@ -58,6 +58,12 @@ def load(path: Path, model: type[S], what: str) -> S:
     try:
         return model.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
+        other = {WRITER_FILE: "node's", NODE_FILE: "writer's"}[path.name]
+        if path.with_name(NODE_FILE if path.name == WRITER_FILE else WRITER_FILE).exists():
+            raise HomeMissing(
+                f"{path.parent} is a {other} home, and this command takes the other kind",
+                path=str(path),
+            ) from error
         raise HomeMissing(f"{path.parent} is not {what}", path=str(path)) from error
     except OSError as error:
         raise BadSetting(f"{path}: {error.strerror}") from error
@@ -82,9 +88,17 @@ def made(model: type[S], **values: object) -> S:
 
 
 def save(path: Path, settings: Frozen) -> None:
-    """Write a settings file, atomically, in a form people can read."""
-    text = json.dumps(settings.model_dump(mode="json"), indent=2) + "\n"
-    files.replace_file(path, [text.encode()])
+    """Write a settings file, atomically, in a form people can read.
+
+    Raises:
+        BadSetting: something in it is not text.
+    """
+    text = json.dumps(settings.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise BadSetting("a path or a name is not valid UTF-8") from error
+    files.replace_file(path, [data])
 
 
 def refuse_foreign(home: Path, known: AbstractSet[str]) -> None:

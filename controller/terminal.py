@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ import click
 from manifests.errors import GenctlError
 
 RUNBOOKS = "runbooks"
-UNCUT_WIDTH = 500
+NARROWEST_LAST_COLUMN = 16
 
 Start = Callable[[int | None], Callable[[int], None]]
 """Told the total (``None``: unknown), gives the function that is told of each step."""
@@ -34,38 +35,35 @@ def facts(title: str, pairs: Sequence[tuple[str, str]]) -> None:
     say(title)
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
-        say(f"  {name:<{width}}  {value}")
+        for number, line in enumerate(value.splitlines() or [""]):
+            say(f"  {name if number == 0 else '':<{width}}  {line}")
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
     """Print a table; ``columns`` are ``(heading, "left" or "right")``.
 
-    The last left-aligned column gives way when the terminal is narrow.
+    On a terminal the last column gives way where the line is too long, and no other; into a pipe
+    everything is printed whole.
     """
-    from rich.console import Console
-    from rich.table import Table
+    from rich.cells import cell_len, set_cell_size
 
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for place, (heading, justify) in enumerate(columns):
-        shown.add_column(
-            heading,
-            justify="right" if justify == "right" else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            ratio=1 if place == len(columns) - 1 and justify == "left" else None,
-        )
-    for row in rows:
-        shown.add_row(*map(_plain, row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = UNCUT_WIDTH  # a pipe has no edge; nothing is cut there
-    console.print(shown)
+    lines = [[heading for heading, _ in columns], *([printable(c) for c in row] for row in rows)]
+    widths = [max(cell_len(line[place]) for line in lines) for place in range(len(columns))]
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1)
+        widths[-1] = min(widths[-1], max(room, NARROWEST_LAST_COLUMN))
+    for number, line in enumerate(lines):
+        cells = []
+        for cell, width, (_, side) in zip(line, widths, columns, strict=True):
+            shown = cell if cell_len(cell) <= width else set_cell_size(cell, width - 1) + "…"
+            padding = " " * (width - cell_len(shown))
+            cells.append(padding + shown if side == "right" else shown + padding)
+        click.secho("  ".join(cells).rstrip(), bold=number == 0)
 
 
-def _plain(cell: str) -> Any:
-    from rich.text import Text
-
-    return Text(cell)
+def printable(text: str) -> str:
+    """Text from a document as it may be shown: it cannot move the cursor or break the line."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "·" for c in text)
 
 
 def size(size_bytes: int) -> str:
@@ -93,7 +91,6 @@ def progress(doing: str, *, unit: str = "bytes") -> Iterator[Start]:
     from rich.progress import (
         BarColumn,
         DownloadColumn,
-        MofNCompleteColumn,
         Progress,
         TextColumn,
         TimeElapsedColumn,
@@ -103,7 +100,9 @@ def progress(doing: str, *, unit: str = "bytes") -> Iterator[Start]:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        DownloadColumn(binary_units=True) if unit == "bytes" else MofNCompleteColumn(),
+        DownloadColumn(binary_units=True)
+        if unit == "bytes"
+        else TextColumn("{task.completed:,.0f} " + unit if unit else ""),
         TimeElapsedColumn(),
         console=console,
         disable=not console.is_terminal,

@@ -37,6 +37,7 @@ from index.residence import Residence
 from index.snapshot import Snapshot
 from index.verification import verify_generation
 from manifests.errors import (
+    BadSetting,
     CommitRangeGap,
     GenerationUnknown,
     HomeMissing,
@@ -281,6 +282,8 @@ class WriterHome:
             GenerationNotPublished, GenerationCollected, NothingPublished: it cannot be gone to.
             WriterFenced, StoreUnavailable: the store was not moved.
         """
+        if not reason.strip():
+            raise BadSetting("a rollback needs a reason; it is part of the signed record")
         record = self.current().signed.record
         if generation_id is None and (record.kind, record.reason) == ("rollback", reason):
             return record.active_entry().generation_id

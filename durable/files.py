@@ -26,6 +26,7 @@ from manifests.errors import DiskError, DiskFull, HomeLocked
 
 TEMPORARY_PREFIX = ".tmp-"
 REMOVE_ATTEMPTS = 10
+NEARLY_FULL_BYTES = 64 * 1024
 
 _observers: list[Callable[[str, Path], None]] = []
 
@@ -49,6 +50,13 @@ def translated(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left to write {path}; free some and run it again") from error
         raise DiskError(f"{path}: {error.strerror or error}", path=str(path)) from error
+
+
+def write_failure(folder: Path, what: str) -> DiskFull | DiskError:
+    """The error for a library that could not write in ``folder`` and does not say why."""
+    if shutil.disk_usage(folder).free < NEARLY_FULL_BYTES or "os error 28" in what:
+        return DiskFull(f"no space left to write in {folder} ({what}); free some and run it again")
+    return DiskError(f"{folder}: {what}", path=str(folder))
 
 
 def fsync_folder(folder: Path) -> None:

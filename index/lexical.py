@@ -21,7 +21,8 @@ from typing import Any
 import msgspec
 import tantivy
 
-from manifests.errors import ActivationFailed, BadQuery, DiskError
+from durable import files
+from manifests.errors import ActivationFailed, BadQuery
 from manifests.generation import LexicalSettings
 
 FOLDER = "lexical"
@@ -31,6 +32,8 @@ SETTINGS = LexicalSettings(
     analyzer="en_stem: simple, fewer than 40 bytes, lower case, English Snowball stemmer",
     fields=("body", "id", "row", "document"),
 )
+MAX_SYNTAX_CHARACTERS = 4_096
+MAX_BRACKETS = 100
 _SMALL_BUILD_DOCUMENTS = 2_000
 _HEAP_BYTES_SMALL = 64_000_000
 _HEAP_BYTES_LARGE = 256_000_000
@@ -117,7 +120,7 @@ def write_lexical(
         writer.commit()
         writer.wait_merging_threads()
     except (ValueError, OSError) as error:
-        raise DiskError(f"tantivy could not write in {folder}: {error}") from error
+        raise files.write_failure(folder, f"tantivy: {error}") from error
     return lexical_files(folder)
 
 
@@ -168,6 +171,13 @@ class LexicalIndex:
             BadQuery: ``syntax`` was asked for and the text does not parse.
         """
         if syntax:
+            # tantivy's parser recurses into brackets, and a stack that overflows ends the process.
+            if len(text) > MAX_SYNTAX_CHARACTERS or sum(map(text.count, "([{")) > MAX_BRACKETS:
+                raise BadQuery(
+                    f"a query in tantivy's language has at most {MAX_SYNTAX_CHARACTERS} characters "
+                    f"and {MAX_BRACKETS} brackets",
+                    field="text",
+                )
             try:
                 query = self._index.parse_query(text, ["body"])
                 hits = self._searcher.search(query, limit, count=False).hits

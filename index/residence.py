@@ -70,7 +70,9 @@ class Residence:
         path = self.generations / generation_id / MANIFEST_FILE
         if not is_generation_id(generation_id) or not path.exists():
             raise GenerationUnknown(
-                f"generation {generation_id} is not here", generation_id=generation_id
+                f"generation {generation_id} is not here; `genctl generations` at the writer and "
+                "`genctl node status` at a node list what is",
+                generation_id=generation_id,
             )
         with files.translated(path):
             return path.read_bytes()

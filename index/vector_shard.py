@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from usearch.index import Index
 
+from durable import files
 from index.tombstones import are_dead
-from manifests.errors import ActivationFailed, DiskError
+from manifests.errors import ActivationFailed
 from manifests.generation import Quantization, VectorArtifact
+
+EXACT_VECTORS = 2_000
 
 
 def write_shard(
@@ -35,7 +38,7 @@ def write_shard(
     try:
         shard.save(str(path))
     except (RuntimeError, OSError) as error:
-        raise DiskError(f"usearch could not write {path}: {error}", path=str(path)) from error
+        raise files.write_failure(path.parent, f"usearch: {error}") from error
 
 
 class VectorShard:
@@ -80,18 +83,31 @@ class VectorShard:
         """
         dead = len(self._tombstones)
         if not dead:
-            matches = self._index.search(vector, min(limit, self._size))
+            matches = self._search(vector, min(limit, self._size))
             return matches.keys, matches.distances
         wanted = min(limit, self.live)
         # The dead are taken to be spread evenly; where they are not, the loop asks for more.
         asked = wanted + 1 + wanted * dead // max(self.live, 1)
         while True:
             asked = min(asked, self._size)
-            matches = self._index.search(vector, asked)
+            matches = self._search(vector, asked)
             alive = ~are_dead(self._tombstones, matches.keys)
             if asked == self._size or int(alive.sum()) >= wanted:
                 return matches.keys[alive][:limit], matches.distances[alive][:limit]
             asked *= 2
+
+    def _search(self, vector: NDArray[np.float32], count: int) -> Any:
+        """The ``count`` nearest, dead or alive; fewer are never taken for an answer.
+
+        Small shards are scanned: up to ``EXACT_VECTORS`` that takes no longer than the graph. Many
+        equal vectors can cut a graph into parts; where one comes up short, the shard is scanned.
+        """
+        if self._size <= EXACT_VECTORS:
+            return self._index.search(vector, count, exact=True)
+        matches = self._index.search(vector, count)
+        return (
+            matches if len(matches.keys) == count else self._index.search(vector, count, exact=True)
+        )
 
     def vector(self, row: int) -> NDArray[np.float32]:
         """The stored vector of ``row`` (as precise as the quantization kept it), shape ``(D,)``."""

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from manifests.canonical import Frozen
 from manifests.errors import (
+    BadSetting,
     CommitRangeGap,
     GenerationCollected,
     GenerationNotPublished,
@@ -68,7 +69,8 @@ class ControlRecord(Frozen):
             if entry.generation_id == generation_id:
                 return entry
         raise GenerationNotPublished(
-            f"generation {generation_id} is not in the signed record; publish it first",
+            f"generation {generation_id} is not in the signed record; `genctl generations` lists "
+            "what is, `genctl publish` adds what was built",
             generation_id=generation_id,
         )
 
@@ -180,8 +182,15 @@ def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> Con
     Raises:
         GenerationNotPublished: it was never published.
         GenerationCollected: it is no longer retained.
+        BadSetting: it is newer than the active one; that takes an activation.
     """
-    _readable_entry(record, generation_id)
+    entry = _readable_entry(record, generation_id)
+    if entry.high_seq > record.active_entry().high_seq:
+        raise BadSetting(
+            f"{generation_id} is newer than the active {record.active}; use `genctl activate`",
+            generation_id=generation_id,
+            active=record.active,
+        )
     return record.model_copy(update={"kind": "rollback", "reason": reason, "active": generation_id})
 
 

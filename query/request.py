@@ -16,6 +16,8 @@ from manifests.errors import BadQuery
 MAX_HITS = 1000
 MAX_TEXT_CHARACTERS = 64 * 1024
 MAX_LINE_BYTES = 1024 * 1024
+UNIT_TOLERANCE = 0.01
+"""A vector whose squared length is this near to 1 is taken for a unit vector as it is."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,10 +68,15 @@ def settle(request: Request, dimensions: int, *, computes: bool) -> Request:
     text, vector = request.text, request.vector
     if not 1 <= request.limit <= MAX_HITS:
         raise BadQuery(f"-k {request.limit}: ask for 1 to {MAX_HITS} hits", field="k")
+    if text is not None and not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadQuery("text: is not valid Unicode", field="text") from error
     if text is not None and len(text) > MAX_TEXT_CHARACTERS:
         raise BadQuery(f"text: longer than {MAX_TEXT_CHARACTERS} characters", field="text")
     if vector is not None:
-        _check_vector(vector, dimensions)
+        vector = _unit_vector(vector, dimensions)
     has_text, has_vector = bool(text and text.strip()), vector is not None
     if not has_text and not has_vector:
         raise BadQuery("a query needs a text or a vector", field="text")
@@ -85,20 +92,25 @@ def settle(request: Request, dimensions: int, *, computes: bool) -> Request:
             "cannot be embedded here. Give the query's vector too, or ask with --mode lexical",
             field="vector",
         )
-    return msgspec.structs.replace(request, mode=mode)
+    return msgspec.structs.replace(request, mode=mode, vector=vector)
 
 
-def _check_vector(vector: NDArray[np.float32], dimensions: int) -> None:
+def _unit_vector(vector: NDArray[np.float32], dimensions: int) -> NDArray[np.float32]:
     if vector.shape != (dimensions,):
         raise BadQuery(
             f"vector: has {vector.size} numbers, this index compares {dimensions}", field="vector"
         )
     with np.errstate(over="ignore", invalid="ignore"):
         length_squared = float(vector.dot(vector))
-    if not math.isfinite(length_squared):
-        raise BadQuery("vector: holds NaN, infinity or a number too large", field="vector")
-    if length_squared == 0:
+    if abs(length_squared - 1) < UNIT_TOLERANCE:
+        return vector
+    exact = vector.astype(np.float64)
+    length = math.sqrt(exact.dot(exact))
+    if not math.isfinite(length):
+        raise BadQuery("vector: holds NaN or infinity", field="vector")
+    if length == 0:
         raise BadQuery("vector: is all zeros, which has no direction", field="vector")
+    return (exact / length).astype(np.float32)
 
 
 def read_queries(path: Path) -> Iterator[tuple[int, QueryLine]]:

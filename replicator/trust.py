@@ -138,6 +138,8 @@ class Trust:
         work = self._folder / REFRESH_FOLDER
         self._copy_to(work)
         if store.stat(metadata_key("timestamp.json")) is None:
+            if before is not None:
+                raise ObjectMissing(f"the store {store.url} has lost its record")
             raise NothingPublished(
                 f"there is no signed record in {store.url}; is this the right store, and has its "
                 "writer run `genctl release`?",
@@ -159,6 +161,10 @@ class Trust:
         self._raise_high_water(before, after)
         self._keep(work)
         return TrustedRecord(updater, store, record)
+
+    def has_accepted(self) -> bool:
+        """Whether a record was ever accepted here."""
+        return (self._folder / HIGH_WATER_FILE).exists()
 
     def last_record(self) -> ControlRecord:
         """The record of the last refresh, its signatures checked again; expiry is not.

@@ -116,7 +116,7 @@ def _parse(data: bytes, kind: type[T]) -> Metadata[T]:
     try:
         metadata: Metadata[T] = Metadata.from_bytes(data)
     except DeserializationError as error:
-        raise UnsignedRecord(f"{kind.type} metadata cannot be read: {error}") from error
+        raise UnsignedRecord(f"this is no {kind.type} metadata: {error}") from error
     if not isinstance(metadata.signed, kind):
         raise UnsignedRecord(f"expected {kind.type} metadata, found {metadata.signed.type}")
     return metadata

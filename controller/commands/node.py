@@ -108,7 +108,7 @@ def status(home: Path, as_json: bool) -> None:
     facts(
         f"Node {home}",
         [
-            (name.replace("_", " "), ", ".join(value) if isinstance(value, list) else str(value))
+            (name.replace("_", " "), "\n".join(value) if isinstance(value, list) else str(value))
             for name, value in state.items()
             if value is not None
         ],
@@ -130,6 +130,6 @@ def rollback(home: Path, as_json: bool) -> None:
         emit_json({"generation_id": pointer.active.generation_id, "held_back": pointer.held_back})
         return
     say(
-        f"Now serving {pointer.active.generation_id}. {pointer.held_back} is held back here until "
-        "the signed record names another generation."
+        f"Now serving {pointer.active.generation_id}.\n"
+        f"  {pointer.held_back} is held back here until the record names another"
     )

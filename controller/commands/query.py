@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--deadline-ms",
-    type=click.IntRange(0),
+    type=click.IntRange(0, 86_400_000),
     default=5000,
     show_default=True,
     help="How long --min-commit-seq waits.",
@@ -83,6 +83,12 @@ def query(
             say(msgspec.json.encode(answer).decode())
         else:
             _tell(answer)
+            if mode is None and answer.mode == "lexical":
+                click.echo(
+                    "searched by text only: this index's vectors came with its documents; give "
+                    "the query's vector with --queries",
+                    err=True,
+                )
         return
     with progress("Querying", unit="queries") as start:
         step = start(None)

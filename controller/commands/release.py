@@ -28,7 +28,7 @@ def build(home: Path, as_json: bool) -> None:
 
 
 def _build(writer: WriterHome) -> BuiltGeneration:
-    with progress("Building", unit="documents") as start:
+    with progress("Building", unit="") as start:
         start(None)
         return writer.build()
 
@@ -85,13 +85,11 @@ def _tell_published(reports: list[dict[str, Any]]) -> None:
     for report in reports:
         sent = (
             f"{plural(report['uploaded_artifacts'], 'artifact')} as "
-            f"{plural(report['uploaded_objects'], 'object')}, {size(report['uploaded_bytes'])}"
+            f"{plural(report['uploaded_objects'], 'symbol')}, {size(report['uploaded_bytes'])}"
         )
         if not report["already_published"]:
-            say(
-                f"Published {report['generation_id']}: {sent}; {report['reused_artifacts']:,} in "
-                "the store before."
-            )
+            say(f"Published {report['generation_id']}: {sent}.")
+            say(f"  {plural(report['reused_artifacts'], 'artifact')} in the store before")
         elif report["uploaded_objects"]:
             say(f"Mended {report['generation_id']} in the store: {sent}.")
         else:
@@ -144,8 +142,8 @@ def release(home: Path, as_json: bool) -> None:
         )
     elif undone:
         say(
-            f"{generation_id} stays rolled back ({record.reason}); "
-            f"`genctl activate {home} {generation_id}` makes it active again."
+            f"{generation_id} stays rolled back: {record.reason}\n"
+            f"  genctl activate {home} {generation_id} makes it active again"
         )
     else:
         say(f"{generation_id} is {'now' if activated else 'already'} the active generation.")
@@ -165,7 +163,8 @@ def rollback(home: Path, generation: str | None, reason: str, as_json: bool) -> 
     if as_json:
         emit_json({"generation_id": target, "reason": reason})
         return
-    say(f"Rolled back to {target}. Nodes follow at their next bootstrap; it is still resident.")
+    say(f"Rolled back to {target}.")
+    say("  nodes follow at their next bootstrap")
 
 
 COMMANDS = (build, publish, activate, release, rollback)

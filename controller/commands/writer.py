@@ -50,7 +50,7 @@ def init(
     settings = made(
         WriterSettings,
         shard=shard,
-        store=open_store(store, create=True).url,
+        store=open_store(store).url,
         embedder=embedder,
         dimensions=dimensions,
         quantization=quantization,
@@ -147,7 +147,13 @@ def status(home: Path, as_json: bool) -> None:
     if as_json:
         emit_json(state)
         return
-    facts(f"Writer's home {home}", [(key.replace("_", " "), str(v)) for key, v in state.items()])
+    facts(
+        f"Writer's home {home}",
+        [
+            (key.replace("_", " "), "none yet" if value is None else str(value))
+            for key, value in state.items()
+        ],
+    )
 
 
 @click.group()

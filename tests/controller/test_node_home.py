@@ -5,12 +5,20 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from controller import settings
 from controller.node import NodeHome
 from index.embedding import HashingEmbedder
-from manifests.errors import EmbedderMismatch, MetadataRollback, NothingPublished
+from manifests.errors import (
+    BadQuery,
+    EmbedderMismatch,
+    MetadataRollback,
+    NothingPublished,
+    StoreUnavailable,
+)
+from manifests.generation import Quantization
 from query.request import Request
 from tests.support.homes import TestableWriter, add, make_node, make_writer, new_node
 
@@ -38,14 +46,16 @@ def test_a_lagging_node_asks_the_store_before_it_answers_for_a_later_time(
     assert node.pointer().active.high_seq == 1
 
 
-def test_a_lagging_node_that_cannot_reach_the_store_answers_from_what_it_knows(
+def test_a_node_that_cannot_ask_the_store_does_not_guess_what_a_later_time_held(
     writer: TestableWriter,
 ) -> None:
-    first = add(writer, numbered(0, 1))
+    add(writer, numbered(0, 1))
     node = make_node(writer)
     shutil.rmtree(writer.settings.store)
-    answer = node.query(node.reader(), WORD, as_of_commit_seq=9)
-    assert answer.generation_id == first.generation_id
+    assert node.query(node.reader(), WORD, as_of_commit_seq=1).commit_seq == 1
+    with pytest.raises(StoreUnavailable):
+        node.query(node.reader(), WORD, as_of_commit_seq=9)
+    assert node.query(node.reader(), WORD).commit_seq == 1
 
 
 def test_rolling_a_node_back_twice_is_rolling_it_back_once(writer: TestableWriter) -> None:
@@ -162,3 +172,46 @@ def test_a_text_in_any_script_finds_its_own_document(writer: TestableWriter, tex
     node = make_node(writer)
     answer = node.query(node.reader(), Request(text=text, mode="lexical"))
     assert [hit.id for hit in answer.hits] == ["it"]
+
+
+def test_equal_vectors_do_not_hide_the_others(tmp_path: Path) -> None:
+    writer = make_writer(tmp_path, dimensions=64)
+    same = [{"id": f"s{n}", "text": "same text"} for n in range(800)]
+    own = [{"id": f"u{n}", "text": f"word{n} term{n * 7} name{n * 13}"} for n in range(400)]
+    add(writer, [*same, *own])
+    node = make_node(writer)
+    reader = node.reader()
+    for document in own[::20]:
+        request = Request(text=document["text"], mode="vector", limit=1)
+        assert [hit.id for hit in node.query(reader, request).hits] == [document["id"]]
+
+
+@pytest.mark.parametrize("quantization", ["bf16", "f16", "f32", "i8"])
+@pytest.mark.parametrize("length", [1e-12, 1.0, 1e12])
+def test_the_length_of_a_vector_changes_no_answer(
+    tmp_path: Path, quantization: Quantization, length: float
+) -> None:
+    writer = make_writer(tmp_path, embedder="precomputed", dimensions=8, quantization=quantization)
+    vectors = np.random.default_rng(3).standard_normal((40, 8)) * length
+    add(writer, [{"id": f"d{n}", "vector": v.tolist()} for n, v in enumerate(vectors)])
+    node = make_node(writer)
+    for n, vector in enumerate(vectors):
+        request = Request(vector=vector.astype(np.float32), limit=1)
+        (hit,) = node.query(node.reader(), request).hits
+        assert hit.id == f"d{n}"
+        assert hit.score == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("text", ["(" * 10_000 + "fox" + ")" * 10_000, "NOT " * 2_000 + "fox"])
+def test_a_query_in_syntax_is_bounded(writer: TestableWriter, text: str) -> None:
+    add(writer, numbered(0, 1))
+    node = make_node(writer)
+    with pytest.raises(BadQuery, match="at most"):
+        node.query(node.reader(), Request(text=text, mode="lexical", syntax=True))
+
+
+def test_a_query_that_is_no_unicode_is_bad(writer: TestableWriter) -> None:
+    add(writer, numbered(0, 1))
+    node = make_node(writer)
+    with pytest.raises(BadQuery, match="Unicode"):
+        node.query(node.reader(), Request(text="\udcff fox"))

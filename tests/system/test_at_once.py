@@ -124,7 +124,7 @@ def test_row_44_of_two_writers_at_once_one_commits_and_the_other_is_fenced(
     for each in [*both[0], *both[1]]:
         if each.code != 0:
             each.refused(5, "WriterFenced")
-            assert each.json["error"] == "WriterFenced"
+            assert each.error["error"] == "WriterFenced"
     after = genctl("status", "w", "--json").ok().json
     done = sum(each.code == 0 for finished in both for each in finished)
     assert version < after["record_version"] <= version + done
