@@ -147,16 +147,19 @@ def check_same_work(writer: WriterHome, direct: Path, documents: int) -> None:
     (manifest,) = writer.built()
     ours = writer.residence.folder(manifest.generation_id)
     texts, vectors = [], []
-    for lexical, shard in (
-        (ours / "lexical", next((ours / "vectors").iterdir())),
-        (direct / "lexical", direct / "vectors.usearch"),
+    for lexical, shards in (
+        (ours / "lexical", sorted((ours / "vectors").iterdir())),
+        (direct / "lexical", [direct / "vectors.usearch"]),
     ):
         index = tantivy.Index.open(str(lexical))
         texts.append(
             (json.loads((lexical / META).read_text())["schema"], index.searcher().num_docs)
         )
-        found = Index.metadata(str(shard)) or {}
-        vectors.append({key: str(value) for key, value in found.items()})
+        found = [Index.metadata(str(shard)) or {} for shard in shards]
+        # The same kind of graph, and as many vectors, in however many shards.
+        counts = sum(int(each.pop("count_present")) for each in found)
+        kinds = [{key: str(value) for key, value in each.items()} for each in found]
+        vectors.append((counts, kinds[0], all(kind == kinds[0] for kind in kinds)))
     if texts[0] != texts[1] or vectors[0] != vectors[1] or texts[0][1] != documents:
         raise Disagreement(f"not the same work: {texts} {vectors}")
 
