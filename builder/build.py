@@ -18,7 +18,6 @@ from builder.changes import BuildPlan
 from builder.draft import Draft, Encode
 from builder.golden import golden_queries
 from commits.documents import Upsert
-from durable import files
 from index import lexical
 from index.embedding import Embedder, embedder_record
 from index.heads import Head
@@ -81,53 +80,49 @@ def build_generation(
         DiskFull, DiskError: the disk refuses.
         ActivationFailed: what was built does not open, or does not hold what it should.
     """
-    try:
-        return _build(plan, parent, residence, draft_folder, settings, built_at)
-    finally:
-        files.remove_tree(draft_folder)
-
-
-def _build(
-    plan: BuildPlan,
-    parent: Snapshot | None,
-    residence: Residence,
-    draft_folder: Path,
-    settings: BuildSettings,
-    built_at: str,
-) -> BuildReport:
-    draft = Draft(residence, draft_folder, settings.encode)
     gone = parent.rows_of(list(plan.touched)) if parent else {}
     first_row = parent.manifest.counts.rows if parent else 0
-    added = len(plan.upserts)
+    rows = first_row + len(plan.upserts)
+    tombstones = (parent.manifest.counts.tombstones if parent else 0) + len(gone)
+    counts = Counts(documents=rows - tombstones, rows=rows, tombstones=tombstones)
+    with Draft(residence, draft_folder, settings.encode) as draft:
+        _write(draft, plan, parent, gone, settings)
+        manifest = _manifest(plan, parent, draft, settings, counts, built_at)
+        residence.assemble(manifest, to_canonical(manifest))
 
+    inherited = {a.blake3 for a in parent.manifest.artifacts} if parent else set()
+    reused_bytes = sum(a.size_bytes for a in manifest.artifacts if a.blake3 in inherited)
+    return BuildReport(manifest, manifest.size_bytes - reused_bytes, reused_bytes)
+
+
+def _write(
+    draft: Draft,
+    plan: BuildPlan,
+    parent: Snapshot | None,
+    gone: dict[str, int],
+    settings: BuildSettings,
+) -> None:
+    """Write what the plan adds and takes out; keep the rest of the parent."""
+    inherited = parent.manifest.artifacts if parent else ()
+    first_row = parent.manifest.counts.rows if parent else 0
     draft.change_lexical(
-        parent.manifest.of_kind(LexicalArtifact) if parent else (),
+        [artifact for artifact in inherited if isinstance(artifact, LexicalArtifact)],
         (
             (row, lexical.StoredDocument(upsert.id, upsert.title, upsert.text, upsert.fields))
             for row, upsert in enumerate(plan.upserts, first_row)
         ),
-        added,
+        len(plan.upserts),
         list(gone),
     )
-    for artifact in parent.manifest.artifacts if parent else ():
+    for artifact in inherited:
         if not isinstance(artifact, LexicalArtifact):
             draft.keep(artifact)
-    if added:
+    if plan.upserts:
         vectors = _vectors(plan.upserts, settings.embedder)
         draft.add_vectors(first_row, vectors, settings.quantization)
         draft.add_heads(first_row, [Head(upsert.id, upsert.title) for upsert in plan.upserts])
     if gone:
         draft.add_tombstones(plan.high_seq, list(gone.values()))
-
-    tombstones = (parent.manifest.counts.tombstones if parent else 0) + len(gone)
-    rows = first_row + added
-    counts = Counts(documents=rows - tombstones, rows=rows, tombstones=tombstones)
-    manifest = _manifest(plan, parent, draft, settings, counts, built_at)
-    residence.assemble(manifest, to_canonical(manifest))
-
-    inherited = {a.blake3 for a in parent.manifest.artifacts} if parent else set()
-    reused_bytes = sum(a.size_bytes for a in manifest.artifacts if a.blake3 in inherited)
-    return BuildReport(manifest, manifest.size_bytes - reused_bytes, reused_bytes)
 
 
 def _vectors(upserts: Sequence[Upsert], embedder: Embedder) -> NDArray[np.float32]:

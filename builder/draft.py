@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ Encode = Callable[[Path, str], SymbolSet]
 
 
 class Draft:
-    """Collects the artifacts of one build."""
+    """Collects the artifacts of one build; as a context, it clears its folder at the end."""
 
     def __init__(self, residence: Residence, folder: Path, encode: Encode) -> None:
         self._residence = residence
@@ -49,6 +49,12 @@ class Draft:
         files.remove_tree(folder)
         for kind in (lexical.FOLDER, "vectors", "heads", "tombstones"):
             files.make_folder(folder / kind)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        files.remove_tree(self.folder)
 
     def keep(self, artifact: Artifact) -> None:
         """Take an artifact of the parent over as it is."""
