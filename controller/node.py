@@ -283,16 +283,31 @@ class NodeHome:
         min_commit_seq: int | None = None,
         deadline_ms: int = MIN_COMMIT_SEQ_DEADLINE_MS,
     ) -> Answer:
-        """Choose the generation and answer from it; see :mod:`query.resolve`."""
+        """Choose the generation and answer from it; see :meth:`choose`."""
+        entry = self.choose(as_of_commit_seq, min_commit_seq, deadline_ms)
+        return reader.answer(request, entry)
+
+    def choose(
+        self,
+        as_of_commit_seq: int | None = None,
+        min_commit_seq: int | None = None,
+        deadline_ms: int = MIN_COMMIT_SEQ_DEADLINE_MS,
+    ) -> GenerationEntry:
+        """The generation that a read with these wishes is answered from.
+
+        Raises:
+            BadQuery, GenerationCollected, NotYetActivated: see :mod:`query.resolve`.
+            StoreUnavailable, TrustError …: the past asked for is later than what is known here, and
+                the store cannot be asked.
+        """
         keep_waiting = clock.poller(deadline_ms)
-        entry = resolve(
+        return resolve(
             lambda: self.pointer().active,
             lambda: self._record_up_to(as_of_commit_seq or 0, keep_waiting),
             as_of_commit_seq=as_of_commit_seq,
             min_commit_seq=min_commit_seq,
             keep_waiting=keep_waiting,
         )
-        return reader.answer(request, entry)
 
     def _record_up_to(self, commit_seq: int, keep_waiting: Callable[[], bool]) -> ControlRecord:
         """The last record; a newer one, if this one may not know all generations up to then.

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     metavar="FILE.jsonl",
     help='One {"id", "text"?, "vector"?} a line; prints one JSON answer a line.',
 )
+@click.option("--id", "identity", metavar="ID", help="Print the document of this id instead.")
 @click.option("--syntax", is_flag=True, help="TEXT is tantivy's query language, not plain words.")
 @json_option
 def query(
@@ -53,12 +54,13 @@ def query(
     min_commit_seq: int | None,
     deadline_ms: int,
     queries: Path | None,
+    identity: str | None,
     syntax: bool,
     as_json: bool,
 ) -> None:
     """Search a node's generation. WHERE is the node's home."""
-    if (text is None) == (queries is None):
-        raise click.UsageError("give either TEXT or --queries FILE.jsonl")
+    if sum(given is not None for given in (text, queries, identity)) != 1:
+        raise click.UsageError("give one of TEXT, --queries FILE.jsonl and --id ID")
     import msgspec
 
     from controller.node import NodeHome
@@ -67,6 +69,16 @@ def query(
 
     node = NodeHome(where)
     reader = node.reader()
+
+    if identity is not None:
+        snapshot = reader.snapshot(node.choose(as_of_commit_seq, min_commit_seq, deadline_ms))
+        document = snapshot.document(identity)
+        if document is None:
+            raise BadQuery(
+                f"{snapshot.manifest.generation_id} has no document {identity!r}", id=identity
+            )
+        say(msgspec.json.encode(msgspec.structs.asdict(document)).decode())
+        return
 
     def ask(request: Request) -> Answer:
         return node.query(

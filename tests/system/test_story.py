@@ -294,3 +294,17 @@ def test_precomputed_vectors_are_found_by_vector_and_text(genctl: Genctl) -> Non
     assert ids(answer) == ["d2"]
     assert answer["hits"][0]["title"] == ""
     genctl("query", "n", "own1", "--mode", "vector").refused(3, "BadQuery", "vector")
+
+
+def test_a_document_is_found_by_its_id_as_it_was(genctl: Genctl) -> None:
+    writer_home(genctl)
+    for text in ("first", "second"):
+        ingest(genctl, [{"id": "it", "title": "It", "text": text, "fields": {"n": 1}}], 1)
+        release(genctl)
+    bootstrap(genctl)
+    now = genctl("query", "n", "--id", "it").ok().json
+    assert now == {"id": "it", "title": "It", "text": "second", "fields": {"n": 1}}
+    then = genctl("query", "n", "--id", "it", "--as-of-commit-seq", 1).ok().json
+    assert then["text"] == "first"
+    genctl("query", "n", "--id", "other").refused(3, "BadQuery", "'other'")
+    genctl("query", "n", "x", "--id", "it").refused(2)
