@@ -23,6 +23,7 @@ from usearch.index import Index
 from benchmarks.corpus import DIMENSIONS, Corpus, Document, Query, make_corpus
 from benchmarks.harness import Disagreement, Outcome, Pairs, run_pairs, seconds, show
 from controller.new_home import init_home
+from controller.new_node import open_node
 from controller.node import NodeHome
 from controller.settings import WriterSettings
 from controller.writer import WriterHome
@@ -105,7 +106,7 @@ def make_node(corpus: Corpus, folder: Path) -> NodeHome:
     generation_id = writer.build().manifest.generation_id
     writer.publish(generation_id)
     writer.activate(generation_id)
-    node = NodeHome.open_or_create(folder / "node", settings.store, writer.home / "root.json")
+    node = open_node(folder / "node", settings.store, writer.home / "root.json")
     node.bootstrap()
     return node
 

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from controller.docstrings import standard_library
 from controller.new_home import init_home
+from controller.new_node import open_node
 from controller.node import BootstrapReport, NodeHome
 from controller.settings import WriterSettings
 from controller.terminal import plural, progress, size, table
@@ -196,7 +197,7 @@ class Demo:
         return manifest
 
     def _bootstrap(self, name: str) -> NodeHome:
-        node = NodeHome.open_or_create(
+        node = open_node(
             self.folder / name, str(self.store_folder), self.writer_folder / "root.json"
         )
         step = f"{name} {'catches up' if (node.home / 'active.json').exists() else 'bootstraps'}"

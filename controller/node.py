@@ -26,7 +26,6 @@ from index.embedding import Embedder, make_embedder
 from index.residence import Residence
 from index.verification import VerifiedGeneration
 from manifests.errors import (
-    BadSetting,
     HomeMissing,
     NothingPublished,
     PointerCorrupt,
@@ -41,18 +40,7 @@ from replicator.fetch import Progress
 from replicator.plan import FetchPlan
 from replicator.trust import Trust
 from store.locate import open_store
-from store.signed import trusted_root
 
-_KNOWN = {
-    "node.json",
-    "root.json",
-    "trust",
-    "artifacts",
-    "generations",
-    "incoming",
-    "active.json",
-    "lock",
-}
 MIN_COMMIT_SEQ_DEADLINE_MS = 5_000
 FETCH_WAIT_MS = 60_000
 """How long a query of the past waits for a bootstrap that is under way, before it fetches."""
@@ -93,63 +81,16 @@ class NodeHome:
         self.residence = Residence(home)
         self._pointer_file = PointerFile(home)
 
-    @staticmethod
-    def open_or_create(home: Path, store_url: str | None, root: Path | None) -> NodeHome:
-        """Open a node, or make a new one that trusts ``root`` and follows ``store_url``.
-
-        Raises:
-            BadSetting: the store or the root is missing, or not what the node was made with.
-            UnsignedRecord: ``root`` is not a root of trust; take root.json from the writer's home.
-            HomeOccupied: the folder holds something else.
-        """
-        if store_url is None or root is None:
-            if not (home / settings.NODE_FILE).exists():
-                raise BadSetting("a new node needs --store and --root (the writer's root.json)")
-            self = NodeHome(home)
-            self._check_same(store_url, root)
-            return self
-        settings.refuse_foreign(home, _KNOWN)
-        store_url = open_store(store_url).url
-        try:
-            root_bytes = root.read_bytes()
-        except OSError as error:
-            raise BadSetting(f"{root}: {error.strerror}") from error
-        trusted_root(root_bytes)
-        files.make_folder(home)
-        with files.locked(home / "lock", "run bootstrap"):
-            if (home / settings.NODE_FILE).exists():
-                self = NodeHome(home)
-                # What led to no accepted record may be corrected; what did is kept.
-                if self.trust().has_accepted():
-                    self._check_same(store_url, root)
-                    return self
-            files.remove_temporaries(home)
-            files.replace_file(home / "root.json", [root_bytes])
-            settings.save(home / settings.NODE_FILE, settings.NodeSettings(store=store_url))
-        return NodeHome(home)
-
-    def _check_same(self, store_url: str | None, root: Path | None) -> None:
-        if store_url is not None and open_store(store_url).url != self.settings.store:
-            raise BadSetting(
-                f"{self.home} follows the store {self.settings.store}, not {store_url}; use "
-                "another folder for another store"
-            )
-        if root is not None:
-            try:
-                given = root.read_bytes()
-            except OSError as error:
-                raise BadSetting(f"{root}: {error.strerror}") from error
-            if given != self._root_bytes():
-                raise BadSetting(
-                    f"{self.home} trusts another root than {root}; a node's root of trust is not "
-                    "changed by a bootstrap"
-                )
-
     def trust(self) -> Trust:
         """The node's trust state."""
-        return Trust(self.home / "trust", self._root_bytes())
+        return Trust(self.home / "trust", self.root_bytes())
 
-    def _root_bytes(self) -> bytes:
+    def root_bytes(self) -> bytes:
+        """The root of trust that the node was given.
+
+        Raises:
+            HomeMissing: it cannot be read.
+        """
         path = self.home / "root.json"
         try:
             return path.read_bytes()

@@ -36,9 +36,9 @@ def bootstrap(home: Path, store: str | None, root: Path | None, as_json: bool) -
 
     Run again, it catches up and keeps what it has.
     """
-    from controller.node import NodeHome
+    from controller.new_node import open_node
 
-    opened = NodeHome.open_or_create(home, store, root)
+    opened = open_node(home, store, root)
     with progress("Fetching") as start:
 
         def on_plan(plan: FetchPlan) -> Callable[[int], None]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controller.new_home import init_home
+from controller.new_node import open_node
 from controller.node import NodeHome
 from controller.settings import WriterSettings
 from controller.writer import WriterHome
@@ -85,9 +86,7 @@ def built(writer: WriterHome, operations: Sequence[Operation]) -> GenerationMani
 
 def new_node(writer: WriterHome, name: str = "node") -> NodeHome:
     """A node beside the writer's home that has fetched nothing yet."""
-    return NodeHome.open_or_create(
-        writer.home.parent / name, writer.settings.store, writer.home / "root.json"
-    )
+    return open_node(writer.home.parent / name, writer.settings.store, writer.home / "root.json")
 
 
 def make_node(writer: WriterHome, name: str = "node") -> NodeHome:
