@@ -9,37 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from durable import files
 from store.folder import FolderStore
+from tests.support.crashes import killed_at
 
 KEY = "folder/of/key"
 BODY = [b"the whole ", b"of the object " * 10_000]
-
-
-def killed_at(step: int, act: Callable[[], object]) -> bool:
-    """Run ``act`` in a child that is killed before its ``step``-th change; whether it was."""
-    child = os.fork()
-    if child == 0:
-        remaining = step
-
-        def observer(_: str, __: Path) -> None:
-            nonlocal remaining
-            if remaining == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            remaining -= 1
-
-        try:
-            files.observe(observer)
-            act()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.WEXITSTATUS(status) == 0
-    return False
 
 
 class DeadlyParts(Sequence[bytes]):
