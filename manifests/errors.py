@@ -125,6 +125,14 @@ class StoreUnavailable(RetryError):
     """The store did not answer, or answered with a failure of its own."""
 
 
+class BodyMismatch(RetryError):
+    """An answer is not the range that was asked for: cut short, or a page of something else."""
+
+
+class TransferDeadline(RetryError):
+    """Bytes came too slowly: the read was given up when its time had passed."""
+
+
 class WriterFenced(RetryError):
     """Another writer moved the record first; nothing of this attempt is visible."""
 
@@ -136,6 +144,30 @@ class ObjectMissing(OperatorError):
     """An object that a signed record relies on is not in the store."""
 
     runbook = "unrepairable"
+
+
+class StoreUnsafe(OperatorError):
+    """The store accepts a conditional write and ignores the condition: no writer may use it."""
+
+    runbook = "store-unsafe"
+
+
+class PeerCorrupt(OperatorError):
+    """A peer sent bytes that are not the artifact's; it is not asked again for a while."""
+
+    runbook = "untrusted-bytes"
+
+
+class SizeRefused(OperatorError):
+    """A manifest declares more bytes than the limit or the disk allows; nothing was fetched."""
+
+    runbook = "disk"
+
+
+class ExpansionExceeded(OperatorError):
+    """A body arrived compressed; it was not expanded, since its size would be the sender's say."""
+
+    runbook = "untrusted-bytes"
 
 
 class LengthExceeded(OperatorError):

@@ -30,9 +30,10 @@ from durable.files import (
 from manifests.errors import DiskError, LengthExceeded, ObjectMissing, StoreUnavailable
 from manifests.identifiers import content_id
 from store.keys import check_key, check_prefix, check_range, is_segment
-from store.port import ObjectInfo, VersionedBytes
+from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes
 
 LOCK_NAME = ".genctl-store"
+PIECE_SIZE_BYTES = 1 << 20
 MAX_MUTABLE_SIZE_BYTES = 64 << 20
 """The longest object that :meth:`FolderStore.compare_and_swap` reads to compare its version."""
 
@@ -90,9 +91,29 @@ class FolderStore:
         check_range(offset, length)
         with self._opened(key) as descriptor:
             if descriptor is None:
-                raise ObjectMissing(f"{self.url} has no object {key}", store=self.url, key=key)
+                raise self._missing(key)
             with self._answering(self._root / key):
                 return _read(descriptor, offset, length)
+
+    def read_into(
+        self, key: str, *, offset: int, buffer: memoryview, transfer: Transfer = UNWATCHED
+    ) -> int:
+        """See :meth:`store.port.Store.read_into`."""
+        check_key(key)
+        check_range(offset, len(buffer))
+        done = 0
+        with self._opened(key) as descriptor:
+            if descriptor is None:
+                raise self._missing(key)
+            while done < len(buffer):
+                with self._answering(self._root / key):
+                    piece = buffer[done : done + PIECE_SIZE_BYTES]
+                    count = os.preadv(descriptor, [piece], offset + done)
+                if count == 0:
+                    break
+                done += count
+                transfer.arrived(count)
+        return done
 
     def get_versioned(self, key: str, *, limit_bytes: int) -> VersionedBytes | None:
         """See :meth:`store.port.Store.get_versioned`."""
@@ -172,6 +193,9 @@ class FolderStore:
         with self._answering(path), self._exclusive():
             if self.stat(key) is not None:
                 remove_file(path)
+
+    def _missing(self, key: str) -> ObjectMissing:
+        return ObjectMissing(f"{self.url} has no object {key}", store=self.url, key=key)
 
     @contextlib.contextmanager
     def _answering(self, path: Path) -> Iterator[None]:

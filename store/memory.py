@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from manifests.errors import LengthExceeded, ObjectMissing
 from manifests.identifiers import content_id
 from store.keys import check_key, check_prefix, check_range
-from store.port import ObjectInfo, VersionedBytes
+from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes
 
 
 class MemoryStore:
@@ -33,6 +33,16 @@ class MemoryStore:
         if data is None:
             raise ObjectMissing(f"{self.url} has no object {key}", store=self.url, key=key)
         return data[offset : offset + length]
+
+    def read_into(
+        self, key: str, *, offset: int, buffer: memoryview, transfer: Transfer = UNWATCHED
+    ) -> int:
+        """See :meth:`store.port.Store.read_into`."""
+        data = self.get(key, offset=offset, length=len(buffer))
+        buffer[: len(data)] = data
+        if data:
+            transfer.arrived(len(data))
+        return len(data)
 
     def get_versioned(self, key: str, *, limit_bytes: int) -> VersionedBytes | None:
         """See :meth:`store.port.Store.get_versioned`."""

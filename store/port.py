@@ -1,4 +1,4 @@
-"""The store port: the six things genctl asks of a place that keeps blobs.
+"""The store port: what genctl asks of a place that keeps blobs.
 
 Keys are ``/``-separated relative paths of safe characters. Every backend passes the contract suite
 in ``tests/store/contract.py`` and translates its library's errors into the ones named here.
@@ -6,7 +6,7 @@ in ``tests/store/contract.py`` and translates its library's errors into the ones
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,11 +27,42 @@ class VersionedBytes:
     version: str
 
 
+class Transfer(Protocol):
+    """One bulk read as its caller watches it; :data:`UNWATCHED` is for those that do not."""
+
+    def arrived(self, size_bytes: int) -> None:
+        """Told after each piece how many bytes it had; what it raises ends the read.
+
+        Whoever checks, counts or slows down a read does it here.
+        """
+        ...
+
+    def stop_by(self, stop: Callable[[], None]) -> None:
+        """Handed a function that ends the read at once, callable from any thread.
+
+        A backend that can wait for a network calls this when it starts to wait.
+        """
+        ...
+
+
+class _Unwatched:
+    def arrived(self, size_bytes: int) -> None:
+        """Nobody counts."""
+
+    def stop_by(self, stop: Callable[[], None]) -> None:
+        """Nobody stops it."""
+
+
+UNWATCHED: Transfer = _Unwatched()
+
+
 class Store(Protocol):
     """A place that keeps blobs.
 
     Every method raises ``StoreUnavailable`` when the store does not answer or fails, and
-    ``DiskFull`` / ``DiskError`` where a local disk does.
+    ``DiskFull`` / ``DiskError`` where a local disk does. Over a network, reads raise besides
+    ``TransferDeadline`` when bytes come too slowly and ``BodyMismatch`` when the answer is not the
+    range that was asked for.
     """
 
     @property
@@ -41,6 +72,19 @@ class Store(Protocol):
 
     def get(self, key: str, *, offset: int = 0, length: int) -> bytes:
         """At most ``length`` bytes of the object from ``offset`` on; fewer only at its end.
+
+        Raises:
+            ObjectMissing: there is no such object.
+        """
+        ...
+
+    def read_into(
+        self, key: str, *, offset: int, buffer: memoryview, transfer: Transfer = UNWATCHED
+    ) -> int:
+        """Fill ``buffer`` with the object's bytes from ``offset`` on, in order; for bulk data.
+
+        Returns how many bytes there were: fewer than ``len(buffer)`` only at the object's end.
+        After an error the buffer holds nothing that counts but what ``transfer`` was told of.
 
         Raises:
             ObjectMissing: there is no such object.

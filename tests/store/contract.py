@@ -44,6 +44,16 @@ BAD_KEYS = [
 ]
 
 
+class Watch:
+    """A :class:`store.port.Transfer` made of one function."""
+
+    def __init__(self, arrived: Callable[[int], None]) -> None:
+        self.arrived = arrived
+
+    def stop_by(self, stop: Callable[[], None]) -> None:
+        pass
+
+
 def versioned(store: Store, key: str) -> VersionedBytes:
     found = store.get_versioned(key, limit_bytes=1 << 30)
     assert found is not None
@@ -89,6 +99,55 @@ class ReadingContract:
     ) -> None:
         store = holding({"data/ten": b"0123456789"})
         assert store.get("data/ten", offset=offset, length=length) == expected
+
+    @pytest.mark.parametrize(("offset", "length"), [(0, 10), (3, 4), (8, 5), (10, 3), (0, 0)])
+    def test_a_bulk_read_fills_the_buffer_and_tells_of_every_byte(
+        self, holding: Holding, offset: int, length: int
+    ) -> None:
+        store = holding({"data/ten": b"0123456789"})
+        buffer = memoryview(bytearray(b"#" * length))
+        told: list[int] = []
+        expected = b"0123456789"[offset : offset + length]
+        watch = Watch(told.append)
+        assert store.read_into("data/ten", offset=offset, buffer=buffer, transfer=watch) == len(
+            expected
+        )
+        assert bytes(buffer) == expected + b"#" * (length - len(expected))
+        assert sum(told) == len(expected)
+
+    def test_a_bulk_read_of_many_pieces_is_in_order(self, holding: Holding) -> None:
+        data = b"".join(number.to_bytes(4, "big") for number in range(1_200_000))
+        store = holding({"large": data})
+        buffer = memoryview(bytearray(len(data) - 77))
+        done = 0
+
+        def arrived(size_bytes: int) -> None:
+            nonlocal done
+            assert size_bytes > 0
+            assert buffer[done : done + size_bytes] == data[33 + done : 33 + done + size_bytes]
+            done += size_bytes
+
+        assert store.read_into("large", offset=33, buffer=buffer, transfer=Watch(arrived)) == len(
+            buffer
+        )
+        assert done == len(buffer)
+
+    def test_a_bulk_read_ends_with_what_its_watcher_raises(self, holding: Holding) -> None:
+        store = holding({"large": b"x" * 3_000_000})
+
+        def arrived(size_bytes: int) -> None:
+            raise InterruptedError(size_bytes)
+
+        with pytest.raises(InterruptedError):
+            store.read_into(
+                "large", offset=0, buffer=memoryview(bytearray(3_000_000)), transfer=Watch(arrived)
+            )
+        assert store.get("large", length=2) == b"xx"
+
+    def test_a_bulk_read_of_an_absent_object_is_missing(self, holding: Holding) -> None:
+        store = holding({"data/ten": b"0123456789"})
+        with pytest.raises(ObjectMissing):
+            store.read_into("data/absent", offset=0, buffer=memoryview(bytearray(1)))
 
     def test_an_empty_object_is_there(self, holding: Holding) -> None:
         store = holding({"empty": b""})

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from manifests.errors import StoreUnavailable
-from store.port import ObjectInfo, Store, VersionedBytes
+from store.port import UNWATCHED, ObjectInfo, Store, Transfer, VersionedBytes
 
 
 class FaultyStore:
@@ -39,6 +39,12 @@ class FaultyStore:
     def get(self, key: str, *, offset: int = 0, length: int) -> bytes:
         self._check()
         return self._behind.get(key, offset=offset, length=length)
+
+    def read_into(
+        self, key: str, *, offset: int, buffer: memoryview, transfer: Transfer = UNWATCHED
+    ) -> int:
+        self._check()
+        return self._behind.read_into(key, offset=offset, buffer=buffer, transfer=transfer)
 
     def get_versioned(self, key: str, *, limit_bytes: int) -> VersionedBytes | None:
         self._check()
