@@ -10,29 +10,48 @@ from durable.files import translated
 from manifests.errors import BadSetting
 from store.folder import FolderStore
 from store.port import Store
+from store.retrying import Backoff, RetryingStore
+from store.s3_address import FORM, parse_address
 
 # Two letters at least, as everywhere: one letter would be a drive of Windows.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
-_SUPPORTED = "a folder's path or file:///absolute/path"
+_SUPPORTED = f"a folder's path, file:///absolute/path or {FORM}"
 
 
-def open_store(url: str, *, create: bool = False) -> Store:
+def open_store(url: str, *, create: bool = False, backoff: Backoff | None = None) -> Store:
     """The store that ``url`` names; ``create`` makes it first if it is not there.
+
+    A bucket is never made: ``create`` asks whether it is there. With ``backoff`` an S3 store that
+    does not answer is asked again.
 
     A relative path is taken from the working folder and made absolute at once. A path whose first
     part looks like a URL's scheme (``data:2024``) is written with ``./`` before it. Without
     ``create`` nothing is touched: an absent store shows at its first use.
 
     Raises:
-        BadSetting: the URL is of an unknown kind or malformed, or names a file.
+        BadSetting: the URL is of an unknown kind or malformed, or names a file; or, with
+            ``create``, a bucket that is not there or refused.
         DiskFull, DiskError: the store cannot be made.
+        StoreUnavailable: with ``create``, the S3 server does not answer.
     """
+    scheme = _SCHEME.match(url)
+    if scheme is not None and scheme[1].lower() == "s3":
+        return _bucket(url, create=create, backoff=backoff)
     root = _folder(url)
     with translated(root):
         occupied = root.exists() and not root.is_dir()
     if occupied:
         raise BadSetting(f"{root} is a file; a store is a folder", store=url)
     return FolderStore.create(root) if create else FolderStore(root)
+
+
+def _bucket(url: str, *, create: bool, backoff: Backoff | None) -> Store:
+    from store.s3 import S3Store  # noqa: PLC0415 - urllib3 is slow to import
+
+    store = S3Store(parse_address(url))
+    if create:
+        store.check_bucket()
+    return store if backoff is None else RetryingStore(store, backoff)
 
 
 def _folder(url: str) -> Path:

@@ -27,15 +27,15 @@ def test_a_file_url_names_a_folder(tmp_path: Path) -> None:
         assert open_store(f"{prefix}{tmp_path}/a%20b").url == str(tmp_path / "a b")
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/prefix", "http://host", "ftp:x", "gs://b"])
+@pytest.mark.parametrize("url", ["http://host", "ftp:x", "gs://b"])
 def test_other_schemes_are_refused_with_the_supported_ones(url: str) -> None:
-    with pytest.raises(BadSetting, match="folder's path or file://"):
+    with pytest.raises(BadSetting, match=r"folder's path, file://.* or s3://"):
         open_store(url)
 
 
 def test_a_refused_url_keeps_its_password_to_itself() -> None:
     with pytest.raises(BadSetting) as caught:
-        open_store("s3://key:hunter2@bucket")
+        open_store("gs://key:hunter2@bucket")
     assert "hunter2" not in str(caught.value) + repr(caught.value.facts)
 
 
