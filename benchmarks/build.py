@@ -128,7 +128,7 @@ def make_home(corpus: Corpus, folder: Path) -> Path:
     """A writer's home whose log holds ``corpus`` and that has built nothing yet."""
     home = folder / "log-only"
     settings = WriterSettings(
-        shard="main", store=str(folder / "store"), embedder="precomputed", dimensions=DIMENSIONS
+        shard="main", stores=(str(folder / "store"),), embedder="precomputed", dimensions=DIMENSIONS
     )
     init_home(home, settings)
     source = folder / "corpus.msgpack"

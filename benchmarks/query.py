@@ -95,7 +95,7 @@ def make_node(corpus: Corpus, folder: Path) -> NodeHome:
     """A node that serves ``corpus``, brought there the way any node is."""
     settings = WriterSettings(
         shard="main",
-        store=str(folder / "store"),
+        stores=(str(folder / "store"),),
         embedder="precomputed",
         dimensions=DIMENSIONS,
     )
@@ -106,7 +106,7 @@ def make_node(corpus: Corpus, folder: Path) -> NodeHome:
     generation_id = writer.build().manifest.generation_id
     writer.publish(generation_id)
     writer.activate(generation_id)
-    node = open_node(folder / "node", settings.store, writer.home / "root.json")
+    node = open_node(folder / "node", settings.stores, writer.home / "root.json")
     node.bootstrap()
     return node
 

@@ -150,11 +150,11 @@ class Repository:
     def restore_target(self, path: str, data: bytes) -> None:
         """Put a signed target back if the store has lost or damaged it."""
         key = target_key(path, TargetFile.from_data(path, data, ["sha256"]).hashes["sha256"])
-        if self._store.stat(key) is not None:
-            if self._store.get(key, length=len(data) + 1) == data:
-                return
+        if self._store.put_if_absent(key, [data]):
+            return
+        if self._store.get(key, length=len(data) + 1) != data:
             self._store.delete(key)
-        self._store.put_if_absent(key, [data])
+            self._store.put_if_absent(key, [data])
 
     def _write(
         self,

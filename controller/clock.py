@@ -1,12 +1,19 @@
-"""The only place that asks what time it is, or sleeps; everybody else is handed what it says."""
+"""The only place that asks what time it is, sleeps or draws lots; others are handed what it says."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from store.retrying import Backoff
+
 POLL_INTERVAL_MS = 20
+
+sleep = time.sleep
+BACKOFF = Backoff(sleep=sleep, jitter=random.random)
+"""How a store that does not answer is asked again."""
 
 
 def now() -> datetime:

@@ -151,7 +151,7 @@ class Demo:
             self.writer_folder,
             WriterSettings(
                 shard="docs",
-                store=open_store(str(self.store_folder), create=True).url,
+                stores=(open_store(str(self.store_folder), create=True).url,),
                 embedder="hashing",
                 dimensions=DEFAULT_DIMENSIONS,
             ),
@@ -198,7 +198,7 @@ class Demo:
 
     def _bootstrap(self, name: str) -> NodeHome:
         node = open_node(
-            self.folder / name, str(self.store_folder), self.writer_folder / "root.json"
+            self.folder / name, [str(self.store_folder)], self.writer_folder / "root.json"
         )
         step = f"{name} {'catches up' if (node.home / 'active.json').exists() else 'bootstraps'}"
         with self.costing(step) as moved, progress("Fetching") as start:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from builder.keys import ROOT, create_keys, has_keys, load_key, load_keys
 from builder.repository import make_root, published_root
-from controller import clock, settings
+from controller import clock, settings, wiring
 from controller.writer import WriterHome
 from durable import files
 from index.embedding import make_embedder
 from manifests.errors import BadSetting, HomeOccupied
 from manifests.record import ControlRecord
 from store.locate import open_store
-from store.port import Store
+from store.spread import SpreadStore
 
 _KNOWN = {
     "settings.json",
@@ -21,6 +21,7 @@ _KNOWN = {
     "keys",
     "log",
     "artifacts",
+    "tables",
     "generations",
     "symbols",
     "draft",
@@ -29,19 +30,20 @@ _KNOWN = {
 
 
 def init_home(home: Path, wanted: settings.WriterSettings) -> bool:
-    """Make a home and claim its store; run again, it finishes what is missing.
+    """Make a home and claim its stores; run again, it finishes what is missing.
 
-    Returns whether the store had to be given its first record.
+    Returns whether the stores had to be given its first record.
 
     Raises:
         BadSetting: no such embedder, impossible dimensions, unknown store, or a key is missing
             that the root of trust names.
-        HomeOccupied: the folder holds something else, or the store is another home's.
-        ObjectMissing: generations were built here, but the store has no record any more.
+        HomeOccupied: the folder holds something else, or a store is another home's.
+        ObjectMissing: generations were built here, but the first store has no record any more.
     """
     make_embedder(wanted.embedder, wanted.dimensions)
-    if Path(open_store(wanted.store).url).is_relative_to(home.absolute()):
-        raise BadSetting(f"the store {wanted.store} is inside the home {home}; keep them apart")
+    for url in wanted.stores:
+        if Path(open_store(url).url).is_relative_to(home.absolute()):
+            raise BadSetting(f"the store {url} is inside the home {home}; keep them apart")
     settings.refuse_foreign(home, _KNOWN)
     files.make_folder(home)
     with files.locked(home / "lock", "run init"):
@@ -55,20 +57,22 @@ def init_home(home: Path, wanted: settings.WriterSettings) -> bool:
             )
         files.remove_temporaries(home)
         files.make_folder(home / "log")
-        _settle_trust(home, open_store(wanted.store, create=True))
+        _settle_trust(home, wiring.open_stores(wanted.stores, create=True))
         if writer.residence.resident_ids():
             writer.current()  # a store that lost its record is not given an empty one
         record = ControlRecord(shard=wanted.shard, kind="publish", writer_epoch=wanted.writer_epoch)
         return writer.repository().create(record, clock.now())
 
 
-def _settle_trust(home: Path, store: Store) -> None:
+def _settle_trust(home: Path, stores: SpreadStore) -> None:
     """Have keys and a root that names them; keys are made only where there is no root yet."""
     folder, root = home / "keys", home / "root.json"
+    keys = load_keys(folder) if root.exists() or has_keys(folder) else None
+    # One by one: a store of another home is refused before anything is written to any of them.
+    found = [published_root(store, keys) for store in stores.stores]
     if root.exists():
-        load_keys(folder)
         return
-    published = published_root(store, load_keys(folder) if has_keys(folder) else None)
+    published = next((data for data in found if data is not None), None)
     if published is None:
         create_keys(folder)
         published = make_root(load_key(folder, ROOT), load_keys(folder), clock.now())

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from durable import files
 from manifests.canonical import Frozen
@@ -20,12 +21,37 @@ NODE_FILE = "node.json"
 S = TypeVar("S", bound=Frozen)
 
 
+def _distinct(urls: tuple[str, ...]) -> tuple[str, ...]:
+    for url in urls:
+        if urls.count(url) > 1:
+            raise ValueError(f"{url} is named twice")
+    return urls
+
+
+def _is_peer(url: str) -> str:
+    parts = urlsplit(url)  # raises a ValueError itself where brackets or the port are not right
+    if parts.scheme != "http" or not parts.hostname or not parts.port or "@" in parts.netloc:
+        raise ValueError("a peer is given as http://host:port")
+    if url != f"http://{parts.netloc}":
+        raise ValueError("nothing may follow the port of a peer")
+    return url
+
+
+Stores = Annotated[tuple[str, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct)]
+"""URLs as :func:`store.locate.open_store` gives them. The order matters: the first is the one
+whose record counts, and which symbol is kept where goes by the place in this list."""
+
+PeerUrl = Annotated[str, AfterValidator(_is_peer)]
+Peers = Annotated[tuple[PeerUrl, ...], Field(max_length=1024), AfterValidator(_distinct)]
+BytesPerSecond = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
+
+
 class WriterSettings(Frozen):
     """``HOME/settings.json``: what a writer's home was made with."""
 
     schema_version: Literal[1] = 1
     shard: ShardName
-    store: str
+    stores: Stores
     embedder: str
     dimensions: int
     quantization: Quantization = "bf16"
@@ -40,12 +66,36 @@ class NodeEmbedder(Frozen):
     dimensions: int
 
 
+class NodeLimits(Frozen):
+    """How much a node takes from others and gives to them; ``None`` is as much as there is.
+
+    Attributes:
+        store_bytes_per_s: what it reads from all stores together.
+        peer_bytes_per_s: what it reads from all peers together.
+        reads_at_once: how many ranges are on their way to it at a time.
+        min_bytes_per_s: a source that is slower than this is given up.
+        serve_bytes_per_s: what it sends to all peers together.
+        serve_reads_at_once: how many answers to peers it has on their way at a time.
+        scrub_bytes_per_s: how fast it re-reads its own disk to look for rot.
+    """
+
+    store_bytes_per_s: BytesPerSecond | None = None
+    peer_bytes_per_s: BytesPerSecond | None = None
+    reads_at_once: Annotated[int, Field(ge=1, le=64)] = 6
+    min_bytes_per_s: BytesPerSecond = 64 << 10
+    serve_bytes_per_s: BytesPerSecond | None = None
+    serve_reads_at_once: Annotated[int, Field(ge=1, le=256)] = 8
+    scrub_bytes_per_s: BytesPerSecond = 20 << 20
+
+
 class NodeSettings(Frozen):
     """``NODE/node.json``: where a node gets generations from, and how it embeds queries."""
 
     schema_version: Literal[1] = 1
-    store: str
+    stores: Stores
+    peers: Peers = ()
     embedder: NodeEmbedder | None = None
+    limits: NodeLimits = NodeLimits()
 
 
 def load(path: Path, model: type[S], what: str) -> S:
@@ -70,7 +120,7 @@ def load(path: Path, model: type[S], what: str) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "file"
-        raise BadSetting(f"{path}: {field}: {first['msg']}", field=field) from error
+        raise BadSetting(f"{path}: {field}: {_told(first['msg'])}", field=field) from error
 
 
 def made(model: type[S], **values: object) -> S:
@@ -84,7 +134,14 @@ def made(model: type[S], **values: object) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise BadSetting(f"{field} {first['input']!r}: {first['msg']}", field=field) from error
+        raise BadSetting(
+            f"{field} {first['input']!r}: {_told(first['msg'])}", field=field
+        ) from error
+
+
+def _told(message: str) -> str:
+    """What pydantic says, without the word for how one of the functions above told it."""
+    return message.removeprefix("Value error, ")
 
 
 def save(path: Path, settings: Frozen) -> None:

@@ -30,7 +30,7 @@ from builder.shelf import Shelf
 from commits.documents import DocumentRules
 from commits.ingest import IngestReport, ingest
 from commits.local_log import LocalCommitLog
-from controller import clock, settings
+from controller import clock, settings, wiring
 from durable import files
 from index.embedding import Embedder, make_embedder
 from index.residence import Residence
@@ -45,8 +45,7 @@ from manifests.errors import (
 )
 from manifests.generation import GenerationManifest, parse_manifest
 from manifests.record import ControlRecord, rollback_target, with_active, with_rollback
-from store.locate import open_store
-from store.port import Store
+from store.spread import MIRRORED_PREFIXES, RECORD_KEY, SpreadStore
 
 
 def no_progress(_: int) -> None:
@@ -78,7 +77,8 @@ class WriterHome:
             "a writer's home; `genctl init` makes one",
         )
         self.residence = Residence(home)
-        self._shelf = Shelf(home / "symbols", self.residence)
+        self._stores: SpreadStore | None = None
+        self._shelf = Shelf(home / "symbols", self.residence, store_count=len(self.settings.stores))
 
     @contextlib.contextmanager
     def exclusively(self, purpose: str) -> Iterator[None]:
@@ -93,9 +93,11 @@ class WriterHome:
                 files.remove_temporaries(folder)
             yield
 
-    def store(self) -> Store:
-        """The store of this home."""
-        return open_store(self.settings.store)
+    def store(self) -> SpreadStore:
+        """The stores of this home, as one; always the same object, which knows what it proved."""
+        if self._stores is None:
+            self._stores = wiring.open_stores(self.settings.stores)
+        return self._stores
 
     def embedder(self) -> Embedder:
         """The embedder of this home."""
@@ -249,10 +251,15 @@ class WriterHome:
                     "lists them, `genctl build` makes one",
                     generation_id=chosen,
                 )
+            self.store().mend(RECORD_KEY)
             publisher = self.publisher()
             current = self.repository().current()
             publisher.check_own(current.signed.record)
-            due = pending(current, resident, chosen) or [chosen] * restore
+            due = pending(current, resident, chosen)
+            if not due and restore:
+                due = [chosen]
+                for prefix in MIRRORED_PREFIXES:
+                    self.store().mend(prefix)
             progress: Progress = no_progress
             if on_start is not None:
                 progress = on_start(publisher.size_bytes_to_send(due, current.signed.record))
@@ -298,6 +305,7 @@ class WriterHome:
             WriterFenced, StoreUnavailable: the store was not moved.
         """
         with self.exclusively("refresh"):
+            self.store().mend(RECORD_KEY)
             repository = self.repository()
             current = repository.current()
             repository.commit(current, current.signed.record, clock.now())
@@ -315,7 +323,7 @@ class WriterHome:
         signed = self.current().signed
         return {
             "shard": self.settings.shard,
-            "store": self.settings.store,
+            "stores": list(self.settings.stores),
             "embedder": f"{self.settings.embedder} ({self.settings.dimensions} dimensions)",
             "log_commit_seq": head.commit_seq,
             "built": resident[-1] if resident else None,
@@ -335,6 +343,7 @@ class WriterHome:
         successor: Callable[[ControlRecord], ControlRecord],
     ) -> bool:
         with self.exclusively(purpose):
+            self.store().mend(RECORD_KEY)
             repository = self.repository()
             current = repository.current()
             record = successor(current.signed.record)

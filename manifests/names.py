@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from manifests.errors import UnsafeArtifactName
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
+_SYMBOL = re.compile(r"symbols/[0-9a-f]{2}/([0-9a-f]{64})/([0-9]{2,3})")
 # Names that Windows and some network file systems give a meaning of their own.
 _RESERVED = {"con", "prn", "aux", "nul"} | {f"{p}{n}" for p in ("com", "lpt") for n in range(1, 10)}
 MAX_NAME_LENGTH = 400
@@ -61,6 +62,25 @@ def check_artifact_names(names: Iterable[str]) -> None:
 def symbol_key(artifact_id: str, number: int) -> str:
     """The store key of symbol ``number`` of an artifact: the same bytes always, anywhere."""
     return f"symbols/{artifact_id[:2]}/{artifact_id}/{number:02d}"
+
+
+def symbol_of(key: str) -> tuple[str, int] | None:
+    """The artifact and the number of which ``key`` is the :func:`symbol_key`, if it is one."""
+    found = _SYMBOL.fullmatch(key)
+    if found is None:
+        return None
+    artifact_id, number = found[1], int(found[2])
+    return (artifact_id, number) if symbol_key(artifact_id, number) == key else None
+
+
+def artifact_key(artifact_id: str) -> str:
+    """The key under which a peer serves an artifact, whole."""
+    return f"artifacts/{artifact_id}"
+
+
+def table_key(artifact_id: str) -> str:
+    """The key under which a peer serves the table of an artifact's chunk hashes."""
+    return f"tables/{artifact_id}"
 
 
 def manifest_target(generation_id: str) -> str:

@@ -12,7 +12,7 @@ stored symbol, so that whichever symbols survive bring it along and the manifest
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from manifests.errors import BadSymbolSet, ManifestMalformed
@@ -105,6 +105,19 @@ class Geometry:
         """What loss the artifact survives, in words: "any 2 of 12 symbols"."""
         return f"any {self.m - self.k} of {self.m} symbols"
 
+    def stores_survived(self, store_count: int) -> int:
+        """How many stores may be lost whole, whichever they are, so that the artifact remains.
+
+        That is for symbols that are dealt to ``store_count`` stores in turn, from whichever store
+        on: some stores then have ``ceil(m / store_count)`` symbols, the others one less.
+        """
+        fewest, fuller = divmod(self.m, store_count)
+        return max(
+            stores
+            for stores in range(store_count)
+            if stores * fewest + min(stores, fuller) <= self.m - self.k
+        )
+
     def is_source(self, number: int) -> bool:
         """Whether symbol ``number`` is a part of the artifact itself."""
         self._check_symbol(number)
@@ -179,10 +192,11 @@ class Geometry:
             )
 
 
-def choose(size_bytes: int) -> Geometry:
+def choose(size_bytes: int, store_count: int = 1) -> Geometry:
     """The cut genctl gives an artifact of ``size_bytes`` ≥ 1 bytes; the same everywhere.
 
     Small artifacts get fewer symbols, because every symbol costs a request to write and to read.
+    Several stores get as many repair symbols more as it takes for any one of them to be lost.
     """
     if size_bytes <= SMALL_SIZE_BYTES:
         k, m = 1, 2
@@ -190,7 +204,10 @@ def choose(size_bytes: int) -> Geometry:
         k, m = 5, 6
     else:
         k, m = 10, 12
-    return Geometry(size_bytes, k, m, CHUNK_SIZE_BYTES)
+    cut = Geometry(size_bytes, k, m, CHUNK_SIZE_BYTES)
+    while store_count > 1 and cut.stores_survived(store_count) == 0:
+        cut = replace(cut, m=cut.m + 1)
+    return cut
 
 
 def describe(geometry: Geometry, table: bytes) -> SymbolSet:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from controller.commands.options import home_argument, json_option, open_writer
-from controller.terminal import emit_json, facts, say, size, table
+from controller.terminal import emit_json, facts, plural, say, size, table
 
 if TYPE_CHECKING:
     from manifests.generation import GenerationManifest
@@ -77,8 +78,9 @@ def show(home: Path, generation: str, as_json: bool) -> None:
     """
     writer = open_writer(home)
     manifest = writer.manifest(generation)
+    stores = _stores_survived(manifest, writer.settings.stores)
     if as_json:
-        emit_json(manifest.model_dump(mode="json"))
+        emit_json(manifest.model_dump(mode="json") | {"stores": stores})
         return
     commits, counts = manifest.commits, manifest.counts
     facts(
@@ -92,6 +94,8 @@ def show(home: Path, generation: str, as_json: bool) -> None:
             ("revision", manifest.embedder.revision),
             ("text", manifest.lexical.library),
             ("size", f"{size(manifest.size_bytes)} in {len(manifest.artifacts)} artifacts"),
+            ("stores", ", ".join(stores["urls"])),
+            ("survives losing", stores["survives"]),
         ],
     )
     say("  gate")
@@ -101,7 +105,7 @@ def show(home: Path, generation: str, as_json: bool) -> None:
         [("survives losing", "right"), ("spare", "right"), ("size", "right"), ("artifact", "left")],
         [
             [
-                artifact.symbols.survives,
+                f"{artifact.symbols.survives}; {stores['artifacts'][artifact.name]['survives']}",
                 f"{artifact.symbols.overhead_percent} %",
                 size(artifact.size_bytes),
                 artifact.name,
@@ -109,6 +113,26 @@ def show(home: Path, generation: str, as_json: bool) -> None:
             for artifact in manifest.artifacts
         ],
     )
+
+
+def _stores_survived(manifest: GenerationManifest, urls: Sequence[str]) -> dict[str, Any]:
+    """How many stores may be lost whole, of each artifact and of all; by the rule of the spread."""
+    from symbols.geometry import from_manifest
+
+    def told(survived: int) -> dict[str, Any]:
+        return {"survived": survived, "survives": f"any {survived} of {plural(len(urls), 'store')}"}
+
+    artifacts = {
+        artifact.name: from_manifest(artifact.size_bytes, artifact.symbols).stores_survived(
+            len(urls)
+        )
+        for artifact in manifest.artifacts
+    }
+    return {
+        "urls": list(urls),
+        **told(min(artifacts.values())),
+        "artifacts": {name: told(survived) for name, survived in artifacts.items()},
+    }
 
 
 COMMANDS = (generations, show)

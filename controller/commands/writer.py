@@ -13,7 +13,15 @@ from controller.terminal import emit_json, facts, plural, progress, say
 
 @click.command()
 @home_argument
-@click.option("--store", required=True, metavar="URL", help="Where to publish: a folder.")
+@click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    required=True,
+    metavar="URL",
+    help="Where to publish; given several times, artifacts are spread so that any one store may "
+    "be lost. The first is the one whose record counts.",
+)
 @click.option(
     "--embedder",
     default="hashing",
@@ -32,7 +40,7 @@ from controller.terminal import emit_json, facts, plural, progress, say
 @json_option
 def init(
     home: Path,
-    store: str,
+    stores: tuple[str, ...],
     embedder: str,
     dimensions: int,
     shard: str,
@@ -45,12 +53,12 @@ def init(
     """
     from controller.new_home import init_home
     from controller.settings import WriterSettings, made
-    from store.locate import open_store
+    from controller.wiring import open_stores
 
     settings = made(
         WriterSettings,
         shard=shard,
-        store=open_store(store).url,
+        stores=tuple(store.url for store in open_stores(stores).stores),
         embedder=embedder,
         dimensions=dimensions,
         quantization=quantization,
@@ -63,11 +71,24 @@ def init(
     facts(
         f"{'Made' if was_made else 'There is already'} the writer's home {home} of shard {shard}.",
         [
-            ("store", settings.store),
+            *[("store", url) for url in settings.stores],
+            ("spare", _spare(len(settings.stores))),
             ("embedder", f"{embedder}, {dimensions} dimensions, {quantization}"),
             ("give nodes", str(root)),
             ("next", f"genctl ingest {home} FILE"),
         ],
+    )
+
+
+def _spare(store_count: int) -> str:
+    """What publishing to so many stores costs, and what it is good for."""
+    from symbols.geometry import choose
+
+    large = choose(1 << 30, store_count)
+    return (
+        f"{large.overhead_percent} % more bytes for large artifacts; {large.survives} may be lost"
+        + (f", or any {large.stores_survived(store_count)} of {store_count} stores")
+        * (store_count > 1)
     )
 
 
@@ -149,11 +170,14 @@ def status(home: Path, as_json: bool) -> None:
         return
     facts(
         f"Writer's home {home}",
-        [
-            (key.replace("_", " "), "none yet" if value is None else str(value))
-            for key, value in state.items()
-        ],
+        [(key.replace("_", " "), _told(value)) for key, value in state.items()],
     )
+
+
+def _told(value: object) -> str:
+    if isinstance(value, list):
+        return "\n".join(value)
+    return "none yet" if value is None else str(value)
 
 
 @click.group()

@@ -51,7 +51,7 @@ def test_a_node_that_cannot_ask_the_store_does_not_guess_what_a_later_time_held(
 ) -> None:
     add(writer, numbered(0, 1))
     node = make_node(writer)
-    shutil.rmtree(writer.settings.store)
+    shutil.rmtree(writer.settings.stores[0])
     assert node.query(node.reader(), WORD, as_of_commit_seq=1).commit_seq == 1
     with pytest.raises(StoreUnavailable):
         node.query(node.reader(), WORD, as_of_commit_seq=9)
@@ -113,11 +113,11 @@ def test_a_lost_manifest_is_fetched_again(writer: TestableWriter) -> None:
 def test_row_15_a_refused_record_leaves_no_trace(writer: TestableWriter, tmp_path: Path) -> None:
     add(writer, numbered(0, 1))
     old = tmp_path / "old"
-    shutil.copytree(writer.settings.store, old)
+    shutil.copytree(writer.settings.stores[0], old)
     second = add(writer, numbered(1, 1))
     node = make_node(writer)
-    shutil.rmtree(writer.settings.store)
-    shutil.copytree(old, writer.settings.store)
+    shutil.rmtree(writer.settings.stores[0])
+    shutil.copytree(old, writer.settings.stores[0])
     for role in ("timestamp", "snapshot", "targets"):
         (node.home / "trust" / f"{role}.json").unlink()
     with pytest.raises(MetadataRollback):

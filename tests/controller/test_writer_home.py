@@ -44,7 +44,7 @@ def test_a_rollback_is_known_until_something_newer_is_published(writer: Testable
 
 def test_publishing_again_mends_what_the_store_lost_or_damaged(writer: TestableWriter) -> None:
     entry = add(writer, [FOX, OWL])
-    store = Path(writer.settings.store)
+    store = Path(writer.settings.stores[0])
     manifest = writer.manifest(entry.generation_id)
     lost, bent, *_ = manifest.artifacts
     for number in range(2):
@@ -81,7 +81,7 @@ def test_init_again_takes_the_root_that_the_store_has(writer: TestableWriter) ->
 
 def test_a_store_that_lost_its_record_is_not_given_an_empty_one(writer: TestableWriter) -> None:
     add(writer, [FOX])
-    timestamp = Path(writer.settings.store) / "metadata" / "timestamp.json"
+    timestamp = Path(writer.settings.stores[0]) / "metadata" / "timestamp.json"
     timestamp.unlink()
     with pytest.raises(ObjectMissing):
         init_home(writer.home, writer.settings)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from manifests.canonical import to_canonical
 from manifests.errors import ManifestMalformed, UnsafeArtifactName
 from manifests.generation import Artifact, parse_manifest, seal
-from manifests.names import check_artifact_names
+from manifests.names import check_artifact_names, symbol_key, symbol_of
 from tests.manifests import samples
 
 UNSAFE = [
@@ -103,6 +103,32 @@ def test_ordinary_names_are_accepted() -> None:
             "_",
         ]
     )
+
+
+@given(st.binary(min_size=32, max_size=32), st.integers(0, 255))
+def test_a_symbols_key_says_which_symbol_it_is(artifact: bytes, number: int) -> None:
+    assert symbol_of(symbol_key(artifact.hex(), number)) == (artifact.hex(), number)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"symbols/aa/{'a' * 64}",
+        f"symbols/aa/{'a' * 64}/1",
+        f"symbols/aa/{'a' * 64}/001",
+        f"symbols/aa/{'a' * 64}/1000",
+        f"symbols/aa/{'a' * 64}/\u0661\u0661",
+        f"symbols/aa/{'a' * 64}/11\n",
+        f"symbols/ab/{'a' * 64}/11",
+        f"symbols/AA/{'A' * 64}/11",
+        f"symbols/aa/{'a' * 63}/11",
+        f"targets/symbols/aa/{'a' * 64}/11",
+        "metadata/timestamp.json",
+        "",
+    ],
+)
+def test_other_keys_are_no_symbols(key: str) -> None:
+    assert symbol_of(key) is None
 
 
 @given(st.text(max_size=20))

@@ -17,6 +17,7 @@ from manifests.generation import GenerationManifest, Quantization
 from manifests.record import GenerationEntry
 from store.folder import FolderStore
 from store.port import Store
+from store.spread import SpreadStore
 from tests.support.corpus import DIMENSIONS, Operation
 
 _input_numbers = itertools.count(1)
@@ -28,9 +29,9 @@ class TestableWriter(WriterHome):
     __test__ = False
     front: Store | None = None
 
-    def store(self) -> Store:
-        """The front if there is one, else the store of the settings."""
-        return self.front or super().store()
+    def store(self) -> SpreadStore:
+        """The front if there is one, else the stores of the settings."""
+        return SpreadStore([self.front]) if self.front else super().store()
 
 
 def make_writer(
@@ -46,7 +47,7 @@ def make_writer(
         folder / name,
         WriterSettings(
             shard="main",
-            store=str(folder / "store"),
+            stores=(str(folder / "store"),),
             embedder=embedder,
             dimensions=dimensions,
             quantization=quantization,
@@ -86,7 +87,7 @@ def built(writer: WriterHome, operations: Sequence[Operation]) -> GenerationMani
 
 def new_node(writer: WriterHome, name: str = "node") -> NodeHome:
     """A node beside the writer's home that has fetched nothing yet."""
-    return open_node(writer.home.parent / name, writer.settings.store, writer.home / "root.json")
+    return open_node(writer.home.parent / name, writer.settings.stores, writer.home / "root.json")
 
 
 def make_node(writer: WriterHome, name: str = "node") -> NodeHome:
@@ -104,16 +105,16 @@ def copy_of(writer: TestableWriter, name: str) -> TestableWriter:
 
 def copy_with_store(writer: WriterHome, folder: Path) -> TestableWriter:
     """The same writer and its store once more, in a world of their own."""
-    shutil.copytree(writer.settings.store, folder / "store")
+    shutil.copytree(writer.settings.stores[0], folder / "store")
     shutil.copytree(writer.home, folder / "writer")
     copied = TestableWriter(folder / "writer")
-    copied.settings = copied.settings.model_copy(update={"store": str(folder / "store")})
+    copied.settings = copied.settings.model_copy(update={"stores": (str(folder / "store"),)})
     return copied
 
 
 def store_of(writer: WriterHome) -> FolderStore:
     """The folder store itself, whatever stands in front of it."""
-    return FolderStore(Path(writer.settings.store))
+    return FolderStore(Path(writer.settings.stores[0]))
 
 
 def flip(path: Path, offset: int = 0, mask: int = 0xFF) -> None:

@@ -28,6 +28,35 @@ def test_larger_artifacts_get_more_symbols(size_bytes: int, k: int, m: int) -> N
     assert (geometry.k, geometry.m) == (k, m)
 
 
+@pytest.mark.parametrize(
+    ("store_count", "symbols", "overheads_percent"),
+    [
+        (1, [2, 6, 12], [100, 20, 20]),
+        (2, [2, 10, 20], [100, 100, 100]),
+        (3, [2, 8, 15], [100, 60, 50]),
+        (4, [2, 7, 14], [100, 40, 40]),
+        (5, [2, 7, 13], [100, 40, 30]),
+        (6, [2, 6, 12], [100, 20, 20]),
+        (64, [2, 6, 12], [100, 20, 20]),
+    ],
+)
+def test_several_stores_cost_the_repair_symbols_that_losing_one_of_them_takes(
+    store_count: int, symbols: list[int], overheads_percent: list[int]
+) -> None:
+    cuts = [choose(size_bytes, store_count) for size_bytes in (1, MIB, MIB + 1)]
+    assert [cut.m for cut in cuts] == symbols
+    assert [cut.k for cut in cuts] == [1, 5, 10]
+    assert [cut.overhead_percent for cut in cuts] == overheads_percent
+    assert all((cut.stores_survived(store_count) >= 1) == (store_count > 1) for cut in cuts)
+
+
+def test_twelve_symbols_over_twelve_stores_survive_the_loss_of_two() -> None:
+    cut = choose(MIB + 1, 12)
+    assert [cut.stores_survived(count) for count in (1, 2, 3, 5, 6, 11, 12)] == [
+        0, 0, 0, 0, 1, 1, 2,
+    ]  # fmt: skip
+
+
 def test_overhead_and_words() -> None:
     large = choose(64 * MIB)
     assert large.overhead_percent == 20

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.process import Genctl
-from tests.system.world import ask, bootstrap, documents, ids, ingest, release, writer_home
+from tests.system.world import (
+    ask,
+    bootstrap,
+    documents,
+    files_of,
+    ids,
+    ingest,
+    release,
+    writer_home,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +37,10 @@ from tests.system.world import ask, bootstrap, documents, ids, ingest, release, 
         (["--store", "gopher://example.org/x"], 3),
         (["--store", "file://elsewhere/x"], 3),
         (["--store", "a-file"], 3),
+        (["--store", "s", "--store", "s"], 3),
+        (["--store", "s", "--store", "./s"], 3),
+        (["--store", "s", "--store", "a-file"], 3),
+        (["--store", "s", "--store", "w/s"], 3),
     ],
 )
 def test_a_nonsensical_init_is_refused_and_leaves_no_home(
@@ -69,6 +82,63 @@ def test_a_store_is_one_writers(genctl: Genctl) -> None:
     genctl("init", "other", "--store", "s").refused(3, "HomeOccupied", "another writer")
     bootstrap(genctl)
     assert ask(genctl, "n", "common")["generation_id"] == first
+
+
+def test_a_store_of_another_writer_is_refused_as_one_of_several_and_left_alone(
+    genctl: Genctl,
+) -> None:
+    writer_home(genctl)
+    ingest(genctl, documents(1, 2), 5)
+    first = release(genctl)
+    before = files_of(genctl.folder / "s")
+    stores = ["--store", "s2", "--store", "s", "--store", "s3"]
+    genctl("init", "other", *stores).refused(3, "HomeOccupied", "another writer")
+    genctl("init", "own", "--store", "s4", "--dimensions", 256).ok()
+    path = genctl.folder / "own" / "settings.json"
+    settings = json.loads(path.read_text())
+    path.write_text(
+        json.dumps(settings | {"stores": [*settings["stores"], str(genctl.folder / "s")]})
+    )
+    ingest(genctl, documents(1, 2), 5, home="own")
+    genctl("release", "own").refused(3, "HomeOccupied", str(genctl.folder / "s"))
+    genctl("keys", "refresh", "own").refused(3, "HomeOccupied", str(genctl.folder / "s"))
+    after = files_of(genctl.folder / "s")
+    assert {key: after[key] for key in before} == before
+    bootstrap(genctl)
+    assert ask(genctl, "n", "common")["generation_id"] == first
+
+
+def test_peers_come_and_go_and_stores_stay(genctl: Genctl) -> None:
+    writer_home(genctl)
+    ingest(genctl, documents(1, 2), 5)
+    release(genctl)
+    line = ["node", "bootstrap", "n", "--store", "s", "--root", "w/root.json"]
+    for peer in ("https://host:1", "host:1", "http://host:1/", ""):
+        genctl(*line, "--peer", peer).refused(3, "BadSetting", "peers.0")
+    assert not (genctl.folder / "n").exists()
+    genctl(*line).ok()
+
+    def known() -> tuple[list[str], list[str]]:
+        settings = json.loads((genctl.folder / "n" / "node.json").read_text())
+        assert settings["embedder"]["dimensions"] == 256
+        return settings["stores"], settings["peers"]
+
+    store = str(genctl.folder / "s")
+    peers = ["http://127.0.0.1:1", "http://127.0.0.1:2"]
+    words = [word for peer in peers for word in ("--peer", peer)]
+    for command, expected in (
+        ([*line, *words], peers),
+        (["node", "bootstrap", "n"], peers),
+        (["node", "bootstrap", "n", "--peer", peers[1]], peers[1:]),
+    ):
+        genctl(*command).ok()
+        assert known() == ([store], expected)
+    genctl("node", "bootstrap", "n", "--peer", "x").refused(3, "BadSetting", "peers.0")
+    (genctl.folder / "s2").mkdir()
+    for stores in (["s2"], ["s", "s2"], ["s2", "s"]):
+        words = [word for each in stores for word in ("--store", each)]
+        genctl("node", "bootstrap", "n", *words).refused(3, "BadSetting", "node.json")
+    assert known() == ([store], peers[1:])
 
 
 def test_a_node_is_not_made_without_knowing_whom_to_trust(genctl: Genctl) -> None:

@@ -1,0 +1,304 @@
+"""Several stores used as one: symbols are spread over them, everything else is in each of them.
+
+*The rule.* Symbol ``i`` of an artifact belongs in store ``(i + r) mod n`` of the ``n`` stores in
+their order, where ``r`` is the number that the first eight hexadecimal digits of the artifact's id
+are: in turn, from a store that differs from artifact to artifact, so that small ones are spread
+evenly too. All other objects are *mirrored*. The first store's are the true ones, its
+``timestamp.json`` is the commit point, and those of the other stores are copies, made after it.
+
+*Who needs which stores.* A reader takes what it wants from any store that has it: all that it reads
+is signed or hashed, and a copy that is behind is an older record, which it refuses. A writer needs
+all of them. It sends to all before the commit point, so that one which does not answer is noticed
+in time; copies that a crash or a failure left behind are brought up by the next change of the
+record, or by :meth:`SpreadStore.mend`. What the first store has lost is never taken for absent
+while a copy is left: a record made anew there would undo what was acknowledged.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import TypeVar
+
+from manifests.errors import (
+    DiskError,
+    GenctlError,
+    HomeOccupied,
+    ObjectMissing,
+    RetryError,
+    StoreUnavailable,
+)
+from manifests.names import metadata_key, symbol_of
+from store.port import UNWATCHED, ObjectInfo, Store, Transfer, VersionedBytes
+
+MAX_MIRRORED_SIZE_BYTES = 64 << 20
+"""The longest object that is compared with its copies."""
+
+MAX_ROUNDS = 1000
+"""How often copies are compared anew because a writer elsewhere changed the object meanwhile."""
+
+ROOT_KEY = metadata_key("1.root.json")
+RECORD_KEY = metadata_key("timestamp.json")
+MIRRORED_PREFIXES = (metadata_key(""), "targets/")
+"""Where the mirrored objects of a shard are."""
+
+T = TypeVar("T")
+
+
+def symbol_store(artifact_id: str, number: int, store_count: int) -> int:
+    """Which of ``store_count`` stores symbol ``number`` of an artifact belongs in, from 0."""
+    return (number + int(artifact_id[:8], 16)) % store_count
+
+
+class SpreadStore:
+    """A :class:`store.port.Store` over one or more others; safe among threads and processes."""
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self.stores = tuple(stores)
+        self._are_one_shards = False
+
+    @property
+    def url(self) -> str:
+        """The stores' URLs, for messages."""
+        return ", ".join(store.url for store in self.stores)
+
+    def get(self, key: str, *, offset: int = 0, length: int) -> bytes:
+        """See :meth:`store.port.Store.get`; from the first store that has it."""
+        return self._present(
+            key, self._ask(key, lambda store: store.get(key, offset=offset, length=length))
+        )
+
+    def read_into(
+        self, key: str, *, offset: int, buffer: memoryview, transfer: Transfer = UNWATCHED
+    ) -> int:
+        """See :meth:`store.port.Store.read_into`; from the first store that has it.
+
+        Once bytes have arrived, or the read was stopped, no other store is tried.
+        """
+        tracked = _Tracked(transfer)
+        found = self._ask(
+            key,
+            lambda store: store.read_into(key, offset=offset, buffer=buffer, transfer=tracked),
+            is_final=lambda: tracked.is_final,
+        )
+        return self._present(key, found)
+
+    def get_versioned(self, key: str, *, limit_bytes: int) -> VersionedBytes | None:
+        """See :meth:`store.port.Store.get_versioned`; from the store that a swap would change.
+
+        Raises:
+            ObjectMissing: the first store has lost the object, and a copy is left.
+        """
+        true, *copies = self._writing(key)
+        found = true.get_versioned(key, limit_bytes=limit_bytes)
+        if found is None and any(copy.stat(key) is not None for copy in copies):
+            raise ObjectMissing(
+                f"{true.url}, the first of the stores, has no {key}, but another has: the first "
+                "has lost it, or was put back empty. Nothing was changed; runbooks/store-lost.md "
+                "says how to mend it",
+                store=true.url,
+                key=key,
+            )
+        return found
+
+    def put_if_absent(self, key: str, parts: Sequence[bytes | memoryview]) -> bool:
+        """See :meth:`store.port.Store.put_if_absent`.
+
+        The first store decides. Whether it has the object now or had it before, the copies are the
+        same when this returns.
+        """
+        true, *copies = self._writing(key)
+        if copies:
+            self._refuse_other_shards()
+        created = true.put_if_absent(key, parts)
+        if created:
+            copies = [copy for copy in copies if not copy.put_if_absent(key, parts)]
+        self._copy(key, copies)
+        return created
+
+    def compare_and_swap(self, key: str, data: bytes, expected: str | None) -> bool:
+        """See :meth:`store.port.Store.compare_and_swap`; the first store decides.
+
+        Raises:
+            StoreUnavailable: besides, the object was replaced in the first store, and a copy could
+                not be: :meth:`get_versioned` tells.
+        """
+        true, *copies = self._writing(key)
+        if copies:
+            self._refuse_other_shards()
+        if not true.compare_and_swap(key, data, expected):
+            return False
+        try:
+            self._copy(key, copies)
+        except GenctlError as error:
+            raise StoreUnavailable(
+                f"{key} was replaced in {true.url}, but not in every other store: {error.message}. "
+                "The next command that changes the record makes up for it",
+                store=self.url,
+            ) from error
+        return True
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See :meth:`store.port.Store.list`; every store is asked, and each must answer."""
+        lists = [store.list(prefix) for store in self.stores]
+        key = attrgetter("key")
+        # Of equal keys, merge gives the first store's first.
+        return (next(same) for _, same in groupby(heapq.merge(*lists, key=key), key))
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """See :meth:`store.port.Store.stat`.
+
+        A symbol is there if it is where it belongs: :meth:`put_if_absent` creates it there even if
+        another store has it from when there were other stores. What is mirrored is absent if all
+        stores that answer say so, one at least: a node must learn that there is no newer root.
+        """
+        if symbol_of(key) is not None:
+            (belongs,) = self._writing(key)
+            return belongs.stat(key)
+        return self._ask(key, lambda store: store.stat(key), is_absent_if_one_says_so=True)
+
+    def delete(self, key: str) -> None:
+        """See :meth:`store.port.Store.delete`; from every store, from the first at last."""
+        for store in reversed(self.stores):
+            store.delete(key)
+
+    def mend(self, prefix: str) -> None:
+        """Have all stores hold the mirrored objects under ``prefix`` that any of them holds.
+
+        Where they differ, the first is right. What it lacks, it gets from a copy; but the record
+        it must have itself, since nothing says that a copy is the newest.
+
+        Raises:
+            ObjectMissing: the first store has lost the record, and a copy is left.
+            HomeOccupied: a store holds another shard.
+            StoreUnavailable: a store does not answer.
+        """
+        try:
+            self._mend(prefix)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(
+                f"{error.message}. A writer needs all of its stores; if this one is lost for good, "
+                "runbooks/store-lost.md says what to do",
+                **error.facts,
+            ) from error
+
+    def _mend(self, prefix: str) -> None:
+        true, *copies = self.stores
+        if not copies:
+            return
+        self._refuse_other_shards()
+        for key in [info.key for info in self.list(prefix) if symbol_of(info.key) is None]:
+            if true.stat(key) is None:
+                if key == RECORD_KEY:
+                    self.get_versioned(key, limit_bytes=MAX_MIRRORED_SIZE_BYTES)  # refuses
+                true.put_if_absent(key, [self.get(key, length=MAX_MIRRORED_SIZE_BYTES)])
+            self._copy(key, copies)
+
+    def _writing(self, key: str) -> tuple[Store, ...]:
+        """The store whose word counts, then those that get copies; a symbol has no copies."""
+        symbol = symbol_of(key)
+        if symbol is None:
+            return self.stores
+        return (self.stores[symbol_store(*symbol, len(self.stores))],)
+
+    def _reading(self, key: str) -> tuple[Store, ...]:
+        """The stores in the order in which they are likely to have the object."""
+        symbol = symbol_of(key)
+        first = 0 if symbol is None else symbol_store(*symbol, len(self.stores))
+        return self.stores[first:] + self.stores[:first]
+
+    def _ask(
+        self,
+        key: str,
+        ask: Callable[[Store], T | None],
+        *,
+        is_final: Callable[[], bool] = lambda: False,
+        is_absent_if_one_says_so: bool = False,
+    ) -> T | None:
+        """The first answer that is not ``None``; ``None`` if all stores say that it is absent."""
+        failure: GenctlError | None = None
+        is_absent = False
+        for store in self._reading(key):
+            try:
+                found = ask(store)
+            except ObjectMissing:
+                found = None
+            except (RetryError, DiskError) as error:
+                if is_final():
+                    raise
+                failure = failure or error
+                continue
+            if found is not None:
+                return found
+            is_absent = True
+        if failure is None or (is_absent and is_absent_if_one_says_so):
+            return None
+        raise failure
+
+    def _copy(self, key: str, copies: Sequence[Store]) -> None:
+        """Bring ``copies`` to what the first store holds, whoever else is writing."""
+        if not copies:
+            return
+        for _ in range(MAX_ROUNDS):
+            # Read before the copies: what changes later, its writer copies.
+            found = self.stores[0].get_versioned(key, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
+            if found is None:
+                return
+            were_copies = [self._is_copy(copy, key, found.data) for copy in copies]
+            if all(were_copies):
+                return
+        raise StoreUnavailable(
+            f"{key} is being changed all the time by other writers; run the command again",
+            store=self.url,
+        )
+
+    def _is_copy(self, copy: Store, key: str, data: bytes) -> bool:
+        """Whether ``copy`` held the same bytes; if not, it was probably given them."""
+        held = copy.get_versioned(key, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
+        if held is not None and held.data == data:
+            return True
+        self._refuse_other_shards()
+        copy.compare_and_swap(key, data, None if held is None else held.version)
+        return False
+
+    def _refuse_other_shards(self) -> None:
+        """Refuse to write copies over another writer's objects; asked once it can be known."""
+        if self._are_one_shards:
+            return
+        true, *copies = self.stores
+        root = true.get_versioned(ROOT_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
+        for copy in copies:
+            other = copy.get_versioned(ROOT_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
+            if root is not None and other is not None and root.data != other.data:
+                raise HomeOccupied(
+                    f"{copy.url} has another {ROOT_KEY} than {true.url}: it is another writer's "
+                    "store, or damaged. Choose an empty place, or remove that object",
+                    store=copy.url,
+                )
+        self._are_one_shards = root is not None
+
+    def _present(self, key: str, found: T | None) -> T:
+        if found is None:
+            raise ObjectMissing(f"{self.url} has no object {key}", store=self.url, key=key)
+        return found
+
+
+class _Tracked:
+    """A :class:`store.port.Transfer` that knows whether another store may still be tried."""
+
+    def __init__(self, behind: Transfer) -> None:
+        self._behind = behind
+        self.is_final = False
+
+    def arrived(self, size_bytes: int) -> None:
+        self.is_final = True
+        self._behind.arrived(size_bytes)
+
+    def stop_by(self, stop: Callable[[], None]) -> None:
+        def stop_all() -> None:
+            self.is_final = True
+            stop()
+
+        self._behind.stop_by(stop_all)
