@@ -125,6 +125,12 @@ class StoreUnavailable(RetryError):
     """The store did not answer, or answered with a failure of its own."""
 
 
+class StoreRefused(StoreUnavailable):
+    """The store answers and refuses: mend the credentials, the permissions or its URL first."""
+
+    exit_code = InputError.exit_code
+
+
 class BodyMismatch(RetryError):
     """An answer is not the range that was asked for: cut short, or a page of something else."""
 

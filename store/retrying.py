@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from manifests.errors import BodyMismatch, StoreUnavailable
+from manifests.errors import BodyMismatch, StoreRefused, StoreUnavailable
 from store.port import UNWATCHED, ObjectInfo, Store, Transfer, VersionedBytes
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class Backoff:
 class RetryingStore:
     """The store ``behind``, asked again when it is unavailable or its answer is cut short.
 
-    After ``backoff.attempts`` the last error is raised. One with a fact ``refusal`` (a bucket that
+    After ``backoff.attempts`` the last error is raised. A ``StoreRefused`` (a bucket that
     is not there, wrong credentials) is raised at once. Not asked again are a compare-and-swap,
     which may have taken place, a bulk read of which bytes have arrived, and a listing that has
     begun. A ``put_if_absent`` asked again answers ``False`` if it had created the object before.
@@ -102,7 +102,7 @@ class RetryingStore:
             try:
                 return ask()
             except (StoreUnavailable, BodyMismatch) as error:
-                if "refusal" in error.facts or not may_again():
+                if isinstance(error, StoreRefused) or not may_again():
                     raise
                 self._backoff.pause(failures)
                 if not may_again():

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from manifests.errors import BadSetting, BodyMismatch, GenctlError, SizeRefused, StoreUnavailable
+from manifests.errors import BadSetting, BodyMismatch, GenctlError, SizeRefused, StoreRefused
 from store.http_pool import open_pool
 from store.http_reads import DEFAULT_PATIENCE, HttpReader, Patience, Refusal, Request
 from store.keys import MAX_KEY_LENGTH, check_key, check_prefix, check_range, is_segment
@@ -69,10 +69,8 @@ class S3Store:
                 self._session.client.list_objects_v2(
                     Bucket=self._address.bucket, Prefix=self._address.prefix, MaxKeys=1
                 )
-        except StoreUnavailable as error:
-            if "refusal" in error.facts:
-                raise BadSetting(error.message, **error.facts) from error
-            raise
+        except StoreRefused as error:
+            raise BadSetting(error.message, **error.facts) from error
 
     def get(self, key: str, *, offset: int = 0, length: int) -> bytes:
         """See :meth:`store.port.Store.get`."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from manifests.errors import DiskFull, GenctlError, ObjectMissing, StoreUnavailable
+from manifests.errors import DiskFull, GenctlError, ObjectMissing, StoreRefused, StoreUnavailable
 from store.s3_address import S3Address
 
 _CODE = re.compile(rb"<Code>([A-Za-z0-9.]{1,60})</Code>")
@@ -41,8 +41,7 @@ def refusal_error(
 ) -> GenctlError:
     """The error for an answer with ``status`` and S3's ``code`` (may be empty).
 
-    ``permission`` names what the request needs (``s3:GetObject``). A fact ``refusal`` marks an
-    error that asking again will not mend.
+    ``permission`` names what the request needs (``s3:GetObject``).
     """
     url = address.url
     about = "" if key is None else f" ({key})"
@@ -66,7 +65,7 @@ def refusal_error(
         )
     elif advice is None and 300 <= status < 400:
         advice = _REGION
-    return StoreUnavailable(
+    return StoreRefused(
         f"{url} refuses{about}: {advice or 'check what answers at the endpoint'} "
         f"({status} {code or 'without a code'})",
         **facts,

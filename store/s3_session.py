@@ -10,7 +10,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from manifests.errors import StoreUnavailable
+from manifests.errors import StoreRefused
 from store.s3_address import S3Address, region_or_default
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CONNECTIONS_KEPT = 32
 class S3Session:
     """One process's access to the store at ``address``; safe among threads.
 
-    Methods raise ``StoreUnavailable`` when there are no credentials, or none that can be had.
+    Methods raise ``StoreRefused`` when there are no credentials, or none that can be had.
     """
 
     def __init__(self, address: S3Address) -> None:
@@ -119,10 +119,10 @@ class S3Session:
             self._credentials = found
             return found
 
-    def _no_credentials(self, error: Exception | None) -> StoreUnavailable:
+    def _no_credentials(self, error: Exception | None) -> StoreRefused:
         # Only the kind of failure: the text may be what a credential process printed.
         why = "there are none" if error is None else type(error).__name__
-        return StoreUnavailable(
+        return StoreRefused(
             f"no credentials for {self._address.url} ({why}); set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role",
             store=self._address.url,

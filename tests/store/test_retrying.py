@@ -6,7 +6,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from manifests.errors import BodyMismatch, GenctlError, StoreUnavailable, TransferDeadline
+from manifests.errors import (
+    BodyMismatch,
+    GenctlError,
+    StoreRefused,
+    StoreUnavailable,
+    TransferDeadline,
+)
 from store.memory import MemoryStore
 from store.port import UNWATCHED, ObjectInfo, Transfer
 from store.retrying import Backoff, RetryingStore
@@ -108,7 +114,7 @@ def test_row_50_after_its_attempts_it_is_unavailable(
 
 
 @pytest.mark.parametrize(
-    "error", [unavailable(refusal="NoSuchBucket"), TransferDeadline("too slow")]
+    "error", [StoreRefused("no such bucket"), TransferDeadline("too slow")]
 )
 def test_what_another_attempt_would_not_mend_is_raised_at_once(
     store: RetryingStore, behind: Failing, pauses: Pauses, error: GenctlError
