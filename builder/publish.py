@@ -7,8 +7,14 @@ and a generation that the record already names is not signed twice.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Future,
+    ThreadPoolExecutor,
+    as_completed,
+    wait,
+)
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -21,10 +27,12 @@ from manifests.generation import ArtifactFile, GenerationManifest, parse_manifes
 from manifests.names import manifest_target, symbol_key
 from manifests.record import ControlRecord, entry_of, with_published
 from store.port import ObjectInfo, Store
-from symbols.encode import object_parts
+from symbols.encode import Encoded
 from symbols.geometry import from_manifest
 
-UPLOADS_AT_ONCE = 4
+UPLOADS_AT_ONCE = 8
+WAITING_UPLOADS = 8
+"""So many symbols are ready to be sent next; what comes after them is not looked at yet."""
 COMPARED_BYTES = 1 << 20
 
 IsGood = Callable[[ObjectInfo, Sequence[memoryview]], bool]
@@ -45,9 +53,9 @@ class PublishReport:
 
 
 class Sent(NamedTuple):
-    """What sending one artifact took."""
+    """A symbol that the store did not have."""
 
-    objects: int
+    artifact_id: str
     size_bytes: int
 
 
@@ -129,25 +137,44 @@ class Publisher:
     def _send_all(
         self, artifacts: Sequence[ArtifactFile], is_good: IsGood, progress: Progress
     ) -> list[Sent]:
+        """Send what the store lacks of the artifacts, several symbols at a time, of one or many.
+
+        The next artifact is made ready meanwhile; after a failure no other symbol is begun.
+        """
+        sent: list[Sent] = []
+        under_way: set[Future[Sent | None]] = set()
         with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
-            sends = [pool.submit(self._send, artifact, is_good, progress) for artifact in artifacts]
             try:
-                return [send.result() for send in sends]
+                for artifact in artifacts:
+                    encoded = self._shelf.take(artifact)
+                    for number in range(encoded.geometry.m):
+                        if len(under_way) == UPLOADS_AT_ONCE + WAITING_UPLOADS:
+                            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                            sent += _results(done)
+                        under_way.add(
+                            pool.submit(self._send, artifact, encoded, number, is_good, progress)
+                        )
+                sent += _results(as_completed(under_way))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+        return sent
 
-    def _send(self, artifact: ArtifactFile, is_good: IsGood, progress: Progress) -> Sent:
-        encoded = self._shelf.take(artifact)
-        objects, sent_bytes = 0, 0
-        for number in range(encoded.geometry.m):
-            key = symbol_key(artifact.blake3, number)
-            parts = object_parts(encoded, number)
-            size_bytes = encoded.geometry.object_size_bytes(number)
-            if self._needed(key, parts, is_good) and self._store.put_if_absent(key, parts):
-                objects, sent_bytes = objects + 1, sent_bytes + size_bytes
-            progress(size_bytes)
-        return Sent(objects, sent_bytes)
+    def _send(
+        self,
+        artifact: ArtifactFile,
+        encoded: Encoded,
+        number: int,
+        is_good: IsGood,
+        progress: Progress,
+    ) -> Sent | None:
+        """Send one symbol, read and checked just before, unless a good one is there."""
+        key = symbol_key(artifact.blake3, number)
+        size_bytes = encoded.geometry.object_size_bytes(number)
+        parts = self._shelf.object_parts(artifact, encoded, number)
+        created = self._needed(key, parts, is_good) and self._store.put_if_absent(key, parts)
+        progress(size_bytes)
+        return Sent(artifact.blake3, size_bytes) if created else None
 
     def _needed(self, key: str, parts: Sequence[memoryview], is_good: IsGood) -> bool:
         """Whether the object has to be sent; one that is bad or unreadable is removed first."""
@@ -197,17 +224,22 @@ class Publisher:
             self._shelf.drop(artifact)
 
 
+def _results(done: Iterable[Future[Sent | None]]) -> list[Sent]:
+    """What was sent, or the first error."""
+    return [sent for each in done if (sent := each.result()) is not None]
+
+
 def _report(
     manifest: GenerationManifest, sent: Sequence[Sent], *, already_published: bool
 ) -> PublishReport:
-    uploaded = [each for each in sent if each.objects]
+    uploaded_artifacts = len({each.artifact_id for each in sent})
     return PublishReport(
         manifest.generation_id,
         already_published,
-        uploaded_artifacts=len(uploaded),
-        uploaded_objects=sum(each.objects for each in uploaded),
-        uploaded_bytes=sum(each.size_bytes for each in uploaded),
-        reused_artifacts=len(manifest.artifacts) - len(uploaded),
+        uploaded_artifacts=uploaded_artifacts,
+        uploaded_objects=len(sent),
+        uploaded_bytes=sum(each.size_bytes for each in sent),
+        reused_artifacts=len(manifest.artifacts) - uploaded_artifacts,
     )
 
 

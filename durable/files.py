@@ -3,7 +3,7 @@
 The recipe (after Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014): write a
 temporary file in the same folder, fsync it, rename or link it into place, fsync the folder. A name
 therefore never shows a half-written file, and a name that was reported written survives a power
-cut. Every function calls :func:`_step` before each change it makes to the disk, so that a test can
+cut. Every function calls :func:`step` before each change it makes to the disk, so that a test can
 record the sequence or stop the process at any point of it.
 
 Operating system errors are translated: a full disk is ``DiskFull``, everything else ``DiskError``.
@@ -36,9 +36,10 @@ def observe(observer: Callable[[str, Path], None]) -> None:
     _observers.append(observer)
 
 
-def _step(step: str, path: Path) -> None:
+def step(what: str, path: Path) -> None:
+    """Tell the observers of a change to the disk that is about to be made."""
     for observer in _observers:
-        observer(step, path)
+        observer(what, path)
 
 
 @contextlib.contextmanager
@@ -61,7 +62,7 @@ def write_failure(folder: Path, what: str) -> DiskFull | DiskError:
 
 def fsync_folder(folder: Path) -> None:
     """Make the names in ``folder`` durable."""
-    _step("fsync-folder", folder)
+    step("fsync-folder", folder)
     with translated(folder):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -72,7 +73,7 @@ def fsync_folder(folder: Path) -> None:
 
 def fsync_file(path: Path) -> None:
     """Make the content of an existing file durable."""
-    _step("fsync", path)
+    step("fsync", path)
     with translated(path):
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -86,14 +87,14 @@ def make_folder(folder: Path, *, private: bool = False) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    _step("mkdir", folder)
+    step("mkdir", folder)
     with translated(folder):
         folder.mkdir(mode=0o700 if private else 0o777, exist_ok=True)
     fsync_folder(folder.parent)
 
 
 def _write_temporary(target: Path, parts: Iterable[bytes | memoryview], mode: int) -> Path:
-    _step("write", target)
+    step("write", target)
     with translated(target):
         descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=target.parent)
         try:
@@ -111,7 +112,7 @@ def _write_temporary(target: Path, parts: Iterable[bytes | memoryview], mode: in
 def replace_file(path: Path, parts: Iterable[bytes | memoryview], *, mode: int = 0o644) -> None:
     """Make ``path`` hold exactly ``parts``, atomically and durably: the old bytes or the new."""
     temporary = _write_temporary(path, parts, mode)
-    _step("rename", path)
+    step("rename", path)
     with translated(path):
         temporary.replace(path)
     fsync_folder(path.parent)
@@ -122,7 +123,7 @@ def create_file(path: Path, parts: Iterable[bytes | memoryview], *, mode: int = 
     if path.exists():
         return False
     temporary = _write_temporary(path, parts, mode)
-    _step("link", path)
+    step("link", path)
     try:
         with translated(path):
             os.link(temporary, path)
@@ -142,7 +143,7 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
 
     For files that are written beside one another; when the block fails, nothing is left behind.
     """
-    _step("write", path)
+    step("write", path)
     with translated(path):
         descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
         try:
@@ -151,7 +152,7 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
                 yield stream
                 stream.flush()
                 os.fsync(descriptor)
-            _step("rename", path)
+            step("rename", path)
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -159,19 +160,53 @@ def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     fsync_folder(path.parent)
 
 
+def fsync_stream(stream: BinaryIO, path: Path) -> None:
+    """Have the disk take what was written to ``stream`` so far, which :func:`new_file` gave."""
+    step("fsync", path)
+    with translated(path):
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
 def link_file(source: Path, target: Path) -> None:
     """Give ``source`` a second name (a hard link); an existing ``target`` is left alone.
 
     The new name is durable after the next :func:`fsync_folder` of its folder.
     """
-    _step("link", target)
+    step("link", target)
     with translated(target), contextlib.suppress(FileExistsError):
         os.link(source, target)
 
 
+def rename_file(source: Path, target: Path) -> None:
+    """Rename a file within one file system.
+
+    The new name is durable after the next :func:`fsync_folder` of its folder.
+    """
+    step("rename", target)
+    with translated(target):
+        source.replace(target)
+
+
+def cache_file(path: Path, data: bytes) -> None:
+    """Make ``path`` hold ``data``, whole or not at all; whether it survives a crash is left open.
+
+    For what can be had again and is checked whenever it is read.
+    """
+    step("write", path)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
+    with translated(path):
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
 def move(source: Path, target: Path) -> None:
     """Rename a file or folder within one file system, durably."""
-    _step("rename", target)
+    step("rename", target)
     with translated(target):
         source.rename(target)
     fsync_folder(target.parent)
@@ -182,7 +217,7 @@ def move(source: Path, target: Path) -> None:
 def remove_tree(folder: Path) -> None:
     """Remove ``folder`` and all in it; a missing one is left alone."""
     if folder.exists():
-        _step("remove", folder)
+        step("remove", folder)
         with translated(folder):
             # A library's thread may put its lock file into a folder that is being emptied.
             for attempts_left in reversed(range(REMOVE_ATTEMPTS)):
@@ -193,7 +228,7 @@ def remove_tree(folder: Path) -> None:
 
 def remove_file(path: Path) -> None:
     """Remove ``path``; a missing one is left alone."""
-    _step("remove", path)
+    step("remove", path)
     with translated(path):
         path.unlink(missing_ok=True)
 
@@ -262,7 +297,7 @@ class WritableFile:
 
     def write_at(self, offset_bytes: int, data: bytes) -> None:
         """Put ``data`` at ``offset_bytes``, growing the file as needed."""
-        _step("write-at", self._path)
+        step("write-at", self._path)
         rest = memoryview(data)
         with translated(self._path):
             while rest:
@@ -272,13 +307,13 @@ class WritableFile:
 
     def fsync(self) -> None:
         """Make everything written so far durable."""
-        _step("fsync", self._path)
+        step("fsync", self._path)
         with translated(self._path):
             os.fsync(self._descriptor)
 
     def truncate(self, size_bytes: int) -> None:
         """Cut the file to ``size_bytes``, durably."""
-        _step("truncate", self._path)
+        step("truncate", self._path)
         with translated(self._path):
             os.ftruncate(self._descriptor, size_bytes)
         self.fsync()

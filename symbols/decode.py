@@ -1,4 +1,4 @@
-"""Rebuilding one chunk of one symbol from the same chunk of others.
+"""Rebuilding a chunk of some symbols from the same chunk of others.
 
 zfec answers a bad share set with wrong bytes, or (for a repeated share number) never answers. So
 nothing reaches it before the set was checked: numbers in range and distinct, lengths exact, every
@@ -8,49 +8,54 @@ share equal to its hash in the table. The result is checked against the table as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from manifests.errors import BadSymbolSet
 from symbols.geometry import Geometry
 from symbols.table import check_chunk
 
 
-def rebuild_chunk(
+def rebuild_chunks(
     geometry: Geometry,
     table: bytes,
-    number: int,
+    wanted: AbstractSet[int],
     chunk: int,
     shares: Mapping[int, bytes | memoryview],
-) -> bytes:
-    """Chunk ``chunk`` of symbol ``number``, source or repair, computed from ``shares``.
+) -> dict[int, memoryview]:
+    """Chunk ``chunk`` of the symbols ``wanted``, source or repair, computed from ``shares``.
 
     ``shares`` maps symbol numbers to their chunk ``chunk``, exactly
-    ``geometry.shares_needed(chunk)`` of them, ``number`` not among them. ``table`` was compared
+    ``geometry.shares_needed(chunk)`` of them, none of those ``wanted``. ``table`` was compared
     with the manifest before (:func:`symbols.table.check_table`).
 
     Raises:
         BadSymbolSet: a share is missing, surplus, out of range, of the wrong length or not what the
-            table says; or there is no such chunk; or the result is not what the table says.
+            table says; or there is no such chunk; or a result is not what the table says.
     """
-    length = geometry.chunk_range(number, chunk).length
-    _check_shares(geometry, table, number, chunk, shares)
+    lengths = {number: geometry.chunk_range(number, chunk).length for number in wanted}
+    _check_shares(geometry, table, wanted, chunk, shares)
     blocks = _padded(geometry, chunk, shares)
     sources = _decode_sources(geometry, blocks)
-    block = sources[number] if geometry.is_source(number) else _encode(geometry, sources, number)
-    rebuilt = bytes(block[:length])
-    if not check_chunk(geometry, table, number, chunk, rebuilt):
-        raise BadSymbolSet(
-            f"chunk {chunk} of symbol {number} was rebuilt wrongly from good shares "
-            f"{sorted(shares)}: the symbols were not encoded from one artifact",
-            symbol=number,
-            chunk=chunk,
-        )
-    return rebuilt
+    repairs = [number for number in wanted if not geometry.is_source(number)]
+    rebuilt = {number: sources[number] for number in wanted if geometry.is_source(number)}
+    rebuilt |= zip(repairs, _encode(geometry, sources, repairs), strict=True)
+    results = {}
+    for number, block in rebuilt.items():
+        results[number] = memoryview(block)[: lengths[number]]
+        if not check_chunk(geometry, table, number, chunk, results[number]):
+            raise BadSymbolSet(
+                f"chunk {chunk} of symbol {number} was rebuilt wrongly from good shares "
+                f"{sorted(shares)}: the symbols were not encoded from one artifact",
+                symbol=number,
+                chunk=chunk,
+            )
+    return results
 
 
 def _check_shares(
     geometry: Geometry,
     table: bytes,
-    wanted: int,
+    wanted: AbstractSet[int],
     chunk: int,
     shares: Mapping[int, bytes | memoryview],
 ) -> None:
@@ -62,8 +67,11 @@ def _check_shares(
             needed=needed,
             given=len(shares),
         )
-    if wanted in shares:
-        raise BadSymbolSet(f"symbol {wanted} is among the shares it is to be rebuilt from")
+    if wanted & shares.keys():
+        raise BadSymbolSet(
+            f"symbols {sorted(wanted & shares.keys())} are among the shares they are to be rebuilt "
+            "from"
+        )
     for number, data in shares.items():
         if not check_chunk(geometry, table, number, chunk, data):
             raise BadSymbolSet(
@@ -104,9 +112,13 @@ def _decode_sources(
     return decoded
 
 
-def _encode(geometry: Geometry, sources: Sequence[bytes | memoryview], number: int) -> bytes:
-    """Repair block ``number`` of a column from its ``k`` source blocks."""
+def _encode(
+    geometry: Geometry, sources: Sequence[bytes | memoryview], numbers: Sequence[int]
+) -> Sequence[bytes]:
+    """Repair blocks of a column from its ``k`` source blocks."""
     from zfec import Encoder  # noqa: PLC0415
 
-    block: bytes = Encoder(geometry.k, geometry.m).encode(tuple(sources), (number,))[0]
-    return block
+    if not numbers:
+        return ()
+    blocks: Sequence[bytes] = Encoder(geometry.k, geometry.m).encode(tuple(sources), tuple(numbers))
+    return blocks

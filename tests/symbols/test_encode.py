@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
-from hypothesis import given
+from hypothesis import given, settings
 
-from manifests.errors import BadSymbolSet, DiskError
+import symbols.encode
+from durable import files
+from manifests.errors import BadSymbolSet, DiskError, DiskFull
 from symbols.encode import encode, object_parts
 from symbols.geometry import CHUNK_SIZE_BYTES, Geometry, choose, describe, from_manifest
 from symbols.table import check_chunk, check_table, chunk_digest
+from tests.support.crashes import killed_at
 from tests.symbols.geometries import small_geometries
 from tests.symbols.samples import (
     encoded_artifact,
@@ -22,6 +28,9 @@ from tests.symbols.samples import (
 )
 
 MIB = 1 << 20
+# Sixty-four columns of one page a symbol.
+COLUMNS_BYTES = 64 * 10 * 4096
+COLUMNS = Geometry(COLUMNS_BYTES, 10, 12, 4096)
 SIZES_BYTES = [
     1,
     64 << 10,
@@ -59,6 +68,7 @@ def test_symbols_and_table_are_the_reference_ones(tmp_path: Path, size_bytes: in
 
 
 @given(small_geometries())
+@settings(deadline=None)
 def test_small_symbols_and_tables_are_the_reference_ones(
     tmp_path_factory: pytest.TempPathFactory, geometry: Geometry
 ) -> None:
@@ -122,28 +132,124 @@ def test_a_missing_file_is_a_disk_error(tmp_path: Path) -> None:
         encode(tmp_path / "absent", choose(1), tmp_path)
 
 
-def test_a_read_error_is_a_disk_error_and_leaves_nothing(
+def test_a_source_that_the_disk_cannot_read_is_a_disk_error_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(*_: object) -> int:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    class Unreadable(mmap.mmap):
+        def madvise(self, *_: object) -> None:
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
 
     source = tmp_path / "artifact"
     source.write_bytes(pattern(100))
-    monkeypatch.setattr(os, "preadv", failing)
-    with pytest.raises(DiskError):
+    monkeypatch.setattr(mmap, "mmap", Unreadable)
+    with pytest.raises(DiskError, match="sound disk"):
         encode(source, Geometry(100, 2, 4, 10), tmp_path)
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_refused(
+def test_a_kernel_that_cannot_populate_a_mapping_gives_the_same_symbols(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    geometry = choose(2 * MIB + 3)
+    expected = encoded_artifact(tmp_path / "here", geometry)
+    monkeypatch.setattr(symbols.encode, "_MADV_POPULATE_READ", 255)
+    found = encoded_artifact(tmp_path / "there", geometry)
+    assert found.table == expected.table
+    assert [symbol_data(found, 11)] == [symbol_data(expected, 11)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda path: os.truncate(path, 1), lambda path: path.write_bytes(pattern(COLUMNS_BYTES))],
+    ids=["cut", "rewritten"],
+)
+def test_a_source_that_changes_while_it_is_read_is_refused_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
+) -> None:
     source = tmp_path / "artifact"
-    source.write_bytes(pattern(100))
-    monkeypatch.setattr(os, "preadv", lambda *_: 0)
-    with pytest.raises(BadSymbolSet, match="shorter"):
-        encode(source, Geometry(100, 2, 4, 10), tmp_path)
+    source.write_bytes(pattern(COLUMNS_BYTES))
+    os.utime(source, ns=(0, 0))
+    changed: list[str] = []
+
+    def observer(step: str, _: Path) -> None:
+        if step == "fsync" and not changed:
+            changed.append(step)
+            change(source)
+
+    monkeypatch.setattr(files, "_observers", [observer])
+    # With one thread nobody has a page in hand at the moment at which it is taken away.
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    with pytest.raises(BadSymbolSet, match="changed while it was read"):
+        encode(source, COLUMNS, tmp_path)
+    assert changed
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_row_40_a_full_disk_ends_all_threads_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def full(descriptor: int) -> None:
+        asked.append(descriptor)
+        if len(asked) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    source = tmp_path / "artifact"
+    source.write_bytes(pattern(COLUMNS_BYTES))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.setattr(os, "fsync", full)
+    threads = threading.active_count()
+    with pytest.raises(DiskFull):
+        encode(source, COLUMNS, tmp_path)
+    assert threading.active_count() == threads
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_row_41_a_failed_fsync_on_the_way_is_a_disk_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    source = tmp_path / "artifact"
+    source.write_bytes(pattern(COLUMNS_BYTES))
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(DiskError):
+        encode(source, COLUMNS, tmp_path)
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_row_34_an_encode_killed_at_any_step_leaves_whole_symbols_or_none(tmp_path: Path) -> None:
+    encoded = encoded_artifact(tmp_path / "whole", COLUMNS)
+    whole = {path.name: path.read_bytes() for path in encoded.repair_paths}
+    for step in range(1000):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        killed = killed_at(step, lambda: encode(encoded.source, COLUMNS, folder))  # noqa: B023
+        found = {path.name: path.read_bytes() for path in folder.iterdir()}
+        if not killed:
+            assert found == whole
+            assert step > 6, "write, fsyncs on the way, rename, fsync of the folder"
+            return
+        shown = {name for name in found if not name.startswith(files.TEMPORARY_PREFIX)}
+        assert all(found[name] == whole[name] for name in shown)
+    pytest.fail("it never came to its end")
+
+
+@given(small_geometries())
+@settings(deadline=None)
+def test_any_number_of_threads_gives_the_same_symbols(
+    tmp_path_factory: pytest.TempPathFactory, geometry: Geometry
+) -> None:
+    found = []
+    for threads in (1, 2, 5):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "sched_getaffinity", lambda _, cores=threads: set(range(cores)))
+            encoded = encoded_artifact(tmp_path_factory.mktemp("threads"), geometry)
+        repairs = [symbol_data(encoded, number) for number in range(geometry.k, geometry.m)]
+        found.append((encoded.table, repairs))
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_damaged_repair_file_is_not_offered_for_upload(tmp_path: Path) -> None:
