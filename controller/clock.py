@@ -1,4 +1,4 @@
-"""The only place that asks what time it is, sleeps or draws lots; others are handed what it says."""
+"""The only place that asks what time it is, sleeps or draws lots; the rest is handed the answer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from manifests.errors import SourceBusy
 from store.retrying import Backoff
 
 POLL_INTERVAL_MS = 20
@@ -14,6 +15,11 @@ POLL_INTERVAL_MS = 20
 sleep = time.sleep
 BACKOFF = Backoff(sleep=sleep, jitter=random.random)
 """How a store that does not answer is asked again."""
+
+BUSY_BACKOFF = Backoff(
+    sleep, random.random, errors=(SourceBusy,), attempts=30, first_s=0.05, longest_s=1
+)
+"""How a peer is asked again that has its hands full: for half a minute, then the stores serve."""
 
 
 def now() -> datetime:

@@ -9,8 +9,10 @@ from controller import clock
 from controller.settings import NodeSettings
 from replicator.sources import Supply
 from store.locate import open_store
+from store.patience import Patience
 from store.port import Store
 from store.rate_limit import LimitedStore, RateLimit
+from store.retrying import RetryingStore
 from store.spread import SpreadStore
 
 
@@ -25,30 +27,38 @@ def open_stores(urls: Sequence[str], *, create: bool = False) -> SpreadStore:
 
 def node_stores(settings: NodeSettings) -> SpreadStore:
     """A node's stores, read no faster than its settings allow."""
-    return SpreadStore(
-        _limited(open_stores(settings.stores).stores, settings.limits.store_bytes_per_s)
-    )
+    cap = settings.limits.store_bytes_per_s
+    patience = _patience(settings, cap)
+    stores = [open_store(url, backoff=clock.BACKOFF, patience=patience) for url in settings.stores]
+    return SpreadStore(_limited(stores, cap))
 
 
 def supply(settings: NodeSettings, stores: SpreadStore) -> Supply:
     """What a node's transfers draw on: its peers, and ``stores`` as :func:`node_stores` gives."""
-    limits = settings.limits
-    caps = (limits.store_bytes_per_s, limits.peer_bytes_per_s)
-    # A transfer that is held back by a cap is not too slow.
-    slowest = min([limits.min_bytes_per_s, *(cap // 2 for cap in caps if cap is not None)])
+    cap = settings.limits.peer_bytes_per_s
+    patience = _patience(settings, cap)
     return Supply(
-        peers=_limited([_peer(url) for url in settings.peers], limits.peer_bytes_per_s),
+        peers=_limited([_peer(url, patience) for url in settings.peers], cap),
         stores=stores.stores,
-        reads_at_once=limits.reads_at_once,
-        min_bytes_per_s=slowest,
+        reads_at_once=settings.limits.reads_at_once,
+        min_bytes_per_s=patience.min_bytes_per_s,
         now_s=time.monotonic,
     )
 
 
-def _peer(url: str) -> Store:
+def _patience(settings: NodeSettings, cap: int | None) -> Patience:
+    """How long a read may take: one that is held back by a cap, with others, is not too slow."""
+    limits = settings.limits
+    slowest = limits.min_bytes_per_s
+    if cap is not None:
+        slowest = min(slowest, max(1, cap // (2 * limits.reads_at_once)))
+    return Patience(min_bytes_per_s=slowest)
+
+
+def _peer(url: str, patience: Patience) -> Store:
     from store.peer import PeerStore
 
-    return PeerStore(url)
+    return RetryingStore(PeerStore(url, patience=patience), clock.BUSY_BACKOFF)
 
 
 def _limited(stores: Sequence[Store], bytes_per_s: int | None) -> tuple[Store, ...]:

@@ -125,6 +125,10 @@ class StoreUnavailable(RetryError):
     """The store did not answer, or answered with a failure of its own."""
 
 
+class SourceBusy(StoreUnavailable):
+    """A peer has as many reads under way as it will; it is asked again in a moment."""
+
+
 class StoreRefused(StoreUnavailable):
     """The store answers and refuses: mend the credentials, the permissions or its URL first."""
 

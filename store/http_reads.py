@@ -25,32 +25,17 @@ from manifests.errors import (
     GenctlError,
     LengthExceeded,
     ObjectMissing,
+    SourceBusy,
     StoreUnavailable,
 )
 from store.http_pool import Attempt, why_unreachable
+from store.patience import DEFAULT_PATIENCE, Patience
 from store.port import UNWATCHED, Transfer, VersionedBytes
 
 PIECE_SIZE_BYTES = 512 << 10
 MAX_REFUSAL_SIZE_BYTES = 8 << 10
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
 _NOTHING_THERE = re.compile(r"bytes \*/(\d{1,19})")
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a read may take.
-
-    ``silence_s`` bounds each wait for bytes. The whole of a read of n bytes ends after ``grace_s``
-    + n / ``min_bytes_per_s`` seconds, connecting included.
-    """
-
-    connect_s: float = 5
-    silence_s: float = 20
-    grace_s: float = 30
-    min_bytes_per_s: int = 64 << 10
-
-
-DEFAULT_PATIENCE = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +62,14 @@ class Refusal:
 def refused(store_url: str, refusal: Refusal) -> GenctlError:
     """The error that a status stands for where the server is not known to say more in the body.
 
-    ``ObjectMissing`` for 404, ``StoreUnavailable`` for everything else.
+    ``ObjectMissing`` for 404, ``SourceBusy`` for 429 and 503, ``StoreUnavailable`` for all else.
     """
     key, status = refusal.key, refusal.status
     if status == 404:
         return ObjectMissing(f"{store_url} has no object {key}", store=store_url, key=key)
     reason = "try again in a while" if status == 429 or status >= 500 else "check its URL"
-    return StoreUnavailable(
+    kind = SourceBusy if status in {429, 503} else StoreUnavailable
+    return kind(
         f"{store_url} answers {status} to a read of {key}; {reason}",
         store=store_url,
         key=key,

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 from durable.files import translated
 from manifests.errors import BadSetting
 from store.folder import FolderStore
+from store.patience import DEFAULT_PATIENCE, Patience
 from store.port import Store
 from store.retrying import Backoff, RetryingStore
 from store.s3_address import FORM, parse_address
@@ -18,11 +19,17 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 _SUPPORTED = f"a folder's path, file:///absolute/path or {FORM}"
 
 
-def open_store(url: str, *, create: bool = False, backoff: Backoff | None = None) -> Store:
+def open_store(
+    url: str,
+    *,
+    create: bool = False,
+    backoff: Backoff | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
+) -> Store:
     """The store that ``url`` names; ``create`` makes it first if it is not there.
 
     A bucket is never made: ``create`` asks whether it is there. With ``backoff`` an S3 store that
-    does not answer is asked again.
+    does not answer is asked again; ``patience`` is how long a read of one may take.
 
     A relative path is taken from the working folder and made absolute at once. A path whose first
     part looks like a URL's scheme (``data:2024``) is written with ``./`` before it. Without
@@ -36,7 +43,7 @@ def open_store(url: str, *, create: bool = False, backoff: Backoff | None = None
     """
     scheme = _SCHEME.match(url)
     if scheme is not None and scheme[1].lower() == "s3":
-        return _bucket(url, create=create, backoff=backoff)
+        return _bucket(url, backoff, patience, create=create)
     root = _folder(url)
     with translated(root):
         occupied = root.exists() and not root.is_dir()
@@ -45,10 +52,10 @@ def open_store(url: str, *, create: bool = False, backoff: Backoff | None = None
     return FolderStore.create(root) if create else FolderStore(root)
 
 
-def _bucket(url: str, *, create: bool, backoff: Backoff | None) -> Store:
+def _bucket(url: str, backoff: Backoff | None, patience: Patience, *, create: bool) -> Store:
     from store.s3 import S3Store  # noqa: PLC0415 - urllib3 is slow to import
 
-    store = S3Store(parse_address(url))
+    store = S3Store(parse_address(url), patience=patience)
     if create:
         store.check_bucket()
     return store if backoff is None else RetryingStore(store, backoff)

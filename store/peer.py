@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from manifests.canonical import Frozen
 from manifests.errors import BadSetting, BodyMismatch, StoreUnavailable
 from store.http_pool import open_pool
-from store.http_reads import HttpReader, Patience, Request
+from store.http_reads import HttpReader, Request
 from store.keys import check_key, check_prefix, check_range
+from store.patience import Patience
 from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes
 
 OBJECTS_PATH = "/v1/objects"

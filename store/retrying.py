@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from manifests.errors import BodyMismatch, StoreRefused, StoreUnavailable
+from manifests.errors import BodyMismatch, GenctlError, StoreRefused, StoreUnavailable
 from store.port import UNWATCHED, ObjectInfo, Store, Transfer, VersionedBytes
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How often to ask and how long to wait in between.
+    """How often to ask, after which errors, and how long to wait in between.
 
     The wait doubles from ``first_s`` up to ``longest_s``; ``jitter``, which gives numbers from 0 to
     1, takes away up to half of it, so that those who failed together do not come back together.
@@ -22,6 +22,7 @@ class Backoff:
 
     sleep: Callable[[float], None]
     jitter: Callable[[], float]
+    errors: tuple[type[GenctlError], ...] = (StoreUnavailable, BodyMismatch)
     attempts: int = 6
     first_s: float = 0.2
     longest_s: float = 5
@@ -33,7 +34,7 @@ class Backoff:
 
 
 class RetryingStore:
-    """The store ``behind``, asked again when it is unavailable or its answer is cut short.
+    """The store ``behind``, asked again after the errors that ``backoff`` names.
 
     After ``backoff.attempts`` the last error is raised. A ``StoreRefused`` (a bucket that
     is not there, wrong credentials) is raised at once. Not asked again are a compare-and-swap,
@@ -101,7 +102,7 @@ class RetryingStore:
         for failures in range(1, self._backoff.attempts):
             try:
                 return ask()
-            except (StoreUnavailable, BodyMismatch) as error:
+            except self._backoff.errors as error:
                 if isinstance(error, StoreRefused) or not may_again():
                     raise
                 self._backoff.pause(failures)

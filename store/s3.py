@@ -13,8 +13,9 @@ from typing import Any
 
 from manifests.errors import BadSetting, BodyMismatch, GenctlError, SizeRefused, StoreRefused
 from store.http_pool import open_pool
-from store.http_reads import DEFAULT_PATIENCE, HttpReader, Patience, Refusal, Request
+from store.http_reads import HttpReader, Refusal, Request
 from store.keys import MAX_KEY_LENGTH, check_key, check_prefix, check_range, is_segment
+from store.patience import DEFAULT_PATIENCE, Patience
 from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes
 from store.s3_address import S3Address
 from store.s3_body import PartsBody

@@ -6,7 +6,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SLOW = ["boto3", "numpy", "tantivy", "tuf", "usearch", "zfec"]
+SLOW = [
+    "boto3",
+    "fastapi",
+    "numpy",
+    "tantivy",
+    "tuf",
+    "urllib3",
+    "usearch",
+    "uvicorn",
+    "zfec",
+]
 PROGRAM = """
 import json, sys
 from controller.cli import main

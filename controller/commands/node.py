@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller.commands.options import json_option, node_argument
+from controller.commands.serve import serve
 from controller.terminal import emit_json, facts, plural, progress, say, size
 
 if TYPE_CHECKING:
@@ -23,22 +24,42 @@ def node() -> None:
 
 @node.command()
 @node_argument
-@click.option("--store", metavar="URL", help="Where the writer publishes; once, for a new node.")
+@click.option(
+    "--store",
+    "stores",
+    multiple=True,
+    metavar="URL",
+    help="Where the writer publishes, once for each of its stores; for a new node only.",
+)
 @click.option(
     "--root",
     type=click.Path(path_type=Path),
     metavar="root.json",
-    help="The writer's root of trust, brought here by a way you trust; once, for a new node.",
+    help="The writer's root of trust, brought here by a way you trust; for a new node only.",
+)
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    metavar="URL",
+    help="Another node that serves what it has, http://host:port. Given once or several times, "
+    "these replace the peers known before.",
 )
 @json_option
-def bootstrap(home: Path, store: str | None, root: Path | None, as_json: bool) -> None:
+def bootstrap(
+    home: Path,
+    stores: tuple[str, ...],
+    root: Path | None,
+    peers: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Bring a node to the active generation.
 
     Run again, it catches up and keeps what it has.
     """
     from controller.new_node import open_node
 
-    opened = open_node(home, store, root)
+    opened = open_node(home, stores, root, peers)
     with progress("Fetching") as start:
 
         def on_plan(plan: FetchPlan) -> Callable[[int], None]:
@@ -133,3 +154,6 @@ def rollback(home: Path, as_json: bool) -> None:
         f"Now serving {pointer.active.generation_id}.\n"
         f"  {pointer.held_back} is held back here until the record names another"
     )
+
+
+node.add_command(serve)

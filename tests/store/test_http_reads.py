@@ -18,11 +18,13 @@ from manifests.errors import (
     GenctlError,
     LengthExceeded,
     ObjectMissing,
+    SourceBusy,
     StoreUnavailable,
     TransferDeadline,
 )
 from store.http_pool import open_pool
-from store.http_reads import HttpReader, Patience, Request
+from store.http_reads import HttpReader, Request
+from store.patience import Patience
 from tests.store.contract import Watch
 from tests.support import http_faults as faults
 from tests.support.certificate import own_certificate, tls_of
@@ -73,9 +75,9 @@ def body_of(change: Callable[[bytes], bytes]) -> Fault:
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        pytest.param(faults.status(429), StoreUnavailable, id="row 50: 429"),
+        pytest.param(faults.status(429), SourceBusy, id="row 50: 429"),
         pytest.param(faults.status(500), StoreUnavailable, id="row 50: 500"),
-        pytest.param(faults.status(503), StoreUnavailable, id="row 50: 503"),
+        pytest.param(faults.status(503), SourceBusy, id="row 50: 503"),
         pytest.param(faults.closed, StoreUnavailable, id="row 50: closed"),
         pytest.param(faults.status(403), StoreUnavailable, id="403"),
         pytest.param(faults.status(302, Location="/large"), StoreUnavailable, id="redirect"),

@@ -113,9 +113,7 @@ def test_row_50_after_its_attempts_it_is_unavailable(
     assert behind.calls == 4
 
 
-@pytest.mark.parametrize(
-    "error", [StoreRefused("no such bucket"), TransferDeadline("too slow")]
-)
+@pytest.mark.parametrize("error", [StoreRefused("no such bucket"), TransferDeadline("too slow")])
 def test_what_another_attempt_would_not_mend_is_raised_at_once(
     store: RetryingStore, behind: Failing, pauses: Pauses, error: GenctlError
 ) -> None:

@@ -14,8 +14,8 @@ from manifests.errors import (
     ObjectMissing,
     StoreUnavailable,
 )
-from store.http_reads import Patience
 from store.locate import open_store
+from store.patience import Patience
 from store.port import Store
 from store.s3 import S3Store
 from store.s3_address import parse_address
