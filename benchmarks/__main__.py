@@ -8,7 +8,18 @@ from importlib import import_module
 
 from benchmarks.harness import Outcome, finish
 
-NAMES = ("query", "build", "quality")
+NAMES = (
+    "query",
+    "build",
+    "quality",
+    "encode",
+    "publish",
+    "wire",
+    "repair",
+    "memory",
+    "peers",
+    "catchup",
+)
 
 
 def main(arguments: list[str]) -> int:

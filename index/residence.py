@@ -3,6 +3,7 @@
 ::
 
     HOME/artifacts/<blake3>                   every artifact once, named by its content
+    HOME/tables/<blake3>                      the hashes of its chunks, where it was fetched
     HOME/generations/<generation_id>/manifest.json
     HOME/generations/<generation_id>/files/<artifact name>     hard links to the above
 
@@ -13,16 +14,18 @@ bytes on disk.
 from __future__ import annotations
 
 import contextlib
+import stat
 from pathlib import Path
 
 from durable import files
 from index.verification import (
+    ReadFiles,
     VerifiedGeneration,
     check_artifact,
     move_verified,
     verify_generation,
 )
-from manifests.errors import ArtifactHashMismatch, GenerationUnknown, ManifestError
+from manifests.errors import ArtifactHashMismatch, DiskError, GenerationUnknown, ManifestError
 from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
 from manifests.identifiers import is_generation_id
 from manifests.record import GenerationEntry, accept_manifest
@@ -35,6 +38,7 @@ class Residence:
 
     def __init__(self, home: Path) -> None:
         self.artifacts = home / "artifacts"
+        self.tables = home / "tables"
         self.generations = home / "generations"
 
     def prepare(self) -> None:
@@ -43,7 +47,7 @@ class Residence:
         Raises:
             DiskFull, DiskError: the disk refuses.
         """
-        for folder in (self.artifacts, self.generations):
+        for folder in (self.artifacts, self.tables, self.generations):
             files.make_folder(folder)
             files.remove_temporaries(folder)
 
@@ -87,23 +91,33 @@ class Residence:
         files.move(fresh, self.artifact_path(artifact_id))
         files.remove_file(fresh)  # still there when both names were the same file before
 
-    def holds(self, artifact: ArtifactFile) -> bool:
-        """Whether the artifact is here and intact."""
-        with contextlib.suppress(ArtifactHashMismatch):
-            check_artifact(self.artifact_path(artifact.blake3), artifact)
+    def holds(self, artifact: ArtifactFile, seen: ReadFiles | None = None) -> bool:
+        """Whether the artifact is here and intact; all of it is read unless it was ``seen``."""
+        with contextlib.suppress(ArtifactHashMismatch, DiskError):
+            check_artifact(self.artifact_path(artifact.blake3), artifact, seen)
             return True
         return False
 
-    def mend_links(self) -> None:
+    def has_its_size(self, artifact: ArtifactFile) -> bool:
+        """Whether a plain file of the artifact's size is here: intact, or to be mended in place."""
+        with contextlib.suppress(OSError):
+            found = self.artifact_path(artifact.blake3).lstat()
+            return stat.S_ISREG(found.st_mode) and found.st_size == artifact.size_bytes
+        return False
+
+    def mend_links(self, verified: VerifiedGeneration | None = None) -> None:
         """Give every resident generation the present copy of each artifact it shares.
 
         A damaged artifact that was fetched again is a new file; generations that were linked to
-        the old one are linked to it.
+        the old one are linked to it. The one that was just ``verified`` needs no look.
 
         Raises:
             DiskFull, DiskError: the disk refuses.
         """
+        whole = verified.manifest.generation_id if verified else None
         for generation_id in self.resident_ids():
+            if generation_id == whole:
+                continue
             with contextlib.suppress(ManifestError, GenerationUnknown):
                 manifest = parse_manifest(self.manifest_bytes(generation_id))
                 for artifact in manifest.artifacts:
@@ -115,7 +129,9 @@ class Residence:
                         files.link_file(fresh, draft)
                         files.move(draft, target)
 
-    def assemble(self, manifest: GenerationManifest, manifest_bytes: bytes) -> VerifiedGeneration:
+    def assemble(
+        self, manifest: GenerationManifest, manifest_bytes: bytes, seen: ReadFiles | None = None
+    ) -> VerifiedGeneration:
         """Make a generation resident from its artifacts, which are all here, and verify it.
 
         A folder that is already there is replaced if any of its files is not the artifact's.
@@ -126,7 +142,7 @@ class Residence:
         """
         home = self.generations / manifest.generation_id
         with contextlib.suppress(ArtifactHashMismatch):
-            verified = verify_generation(manifest, self.folder(manifest.generation_id))
+            verified = verify_generation(manifest, self.folder(manifest.generation_id), seen)
             path = home / MANIFEST_FILE
             with files.translated(path):
                 same = path.is_file() and path.read_bytes() == manifest_bytes
@@ -145,7 +161,7 @@ class Residence:
         for folder in sorted(folders):
             files.fsync_folder(folder)
         files.replace_file(draft / MANIFEST_FILE, [manifest_bytes])
-        verified = verify_generation(manifest, draft / "files")
+        verified = verify_generation(manifest, draft / "files", seen)
         if home.exists():
             files.remove_tree(damaged)
             files.move(home, damaged)

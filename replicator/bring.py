@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from durable import files
 from index.residence import Residence
-from index.verification import VerifiedGeneration
+from index.verification import ReadFiles, VerifiedGeneration
 from manifests.canonical import to_canonical
-from manifests.errors import GenerationUnknown, ManifestError
+from manifests.errors import GenerationUnknown, ManifestError, SizeRefused
+from manifests.generation import ArtifactFile, GenerationManifest
 from manifests.record import GenerationEntry, accept_manifest
-from replicator.fetch import FetchTally, Progress, fetch_artifact
+from replicator.download import Downloads
+from replicator.fetch import Fetcher, Progress
 from replicator.plan import FetchPlan, plan_fetch
+from replicator.repair_events import record_ratio
+from replicator.sources import Sources, Supply
+from replicator.tables import Tables
+from replicator.tally import FetchTally
 from replicator.trust import TrustedRecord
-from store.port import Store
 
-FETCHES_AT_ONCE = 4
+ARTIFACTS_AT_ONCE = 4
+GRACE_S = 60.0
+"""What a transfer may take besides the time that its bytes may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,56 +43,133 @@ def bring(
     entry: GenerationEntry,
     trusted: TrustedRecord,
     residence: Residence,
-    store: Store,
+    supply: Supply,
     incoming: Path,
     on_plan: Callable[[FetchPlan], Progress],
 ) -> Brought:
     """Make the generation of ``entry`` resident and verified. The caller holds the node's lock.
 
-    What is already here is checked and kept, so that running this again continues where it was
-    stopped, and running it on a healthy generation moves nothing.
+    What is already here is checked and kept, chunk by chunk what a fetch before this one left, so
+    that running this again continues where it was stopped, and running it on a healthy generation
+    moves nothing.
 
     Args:
         entry: which generation, from ``trusted``'s record.
         trusted: the record as just refreshed.
         residence: the node's generations and artifacts.
-        store: where symbols come from.
+        supply: where bytes come from, and within what bounds.
         incoming: a folder for files in flight.
         on_plan: told the plan before anything moves; gives the progress callback.
 
     Raises:
         ManifestError: the manifest is not the one the record names.
+        SizeRefused: there is no room for it.
         Unrepairable: more of an artifact is lost than its symbols make up for.
-        StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
+        StoreUnavailable, TransferDeadline, BodyMismatch: a store did not answer as it should.
+        DiskFull, DiskError: the disk failed.
     """
     residence.prepare()
-    files.remove_tree(incoming)
     files.make_folder(incoming)
-    shard = trusted.record.shard
-    manifest = None
-    with contextlib.suppress(GenerationUnknown, ManifestError):
-        manifest = accept_manifest(residence.manifest_bytes(entry.generation_id), entry, shard)
-    if manifest is None:
-        manifest = accept_manifest(trusted.manifest_bytes(entry), entry, shard)
-    plan = plan_fetch(manifest, residence.holds)
+    manifest = manifest_of(entry, trusted, residence)
+    seen = ReadFiles()
+    plan = plan_fetch(manifest, lambda artifact: residence.holds(artifact, seen))
+    _clear(incoming, plan)
+    _check_room(incoming, plan, residence)
     progress = on_plan(plan)
-    with ThreadPoolExecutor(FETCHES_AT_ONCE) as pool:
+    tally = _fetch_all(plan, residence, supply, incoming, seen, progress)
+    verified = residence.assemble(manifest, to_canonical(manifest), seen)
+    residence.mend_links(verified)
+    return Brought(verified, plan, tally)
+
+
+def manifest_of(
+    entry: GenerationEntry, trusted: TrustedRecord, residence: Residence
+) -> GenerationManifest:
+    """The manifest of ``entry``: the resident one if it is the one that was signed.
+
+    Raises:
+        ManifestError: neither that nor the store's is.
+        ObjectMissing, StoreUnavailable: the store cannot give it.
+    """
+    shard = trusted.record.shard
+    with contextlib.suppress(GenerationUnknown, ManifestError):
+        return accept_manifest(residence.manifest_bytes(entry.generation_id), entry, shard)
+    return accept_manifest(trusted.manifest_bytes(entry), entry, shard)
+
+
+@contextlib.contextmanager
+def transfer(
+    supply: Supply, residence: Residence, size_bytes: int, seen: ReadFiles
+) -> Iterator[tuple[Fetcher, Downloads]]:
+    """A fetcher for so many bytes, and its reads, which end with the block."""
+    deadline_s = supply.now_s() + GRACE_S + size_bytes / supply.min_bytes_per_s
+    sources = Sources(supply.peers, supply.stores, supply.now_s)
+    with Downloads(sources, supply.reads_at_once, deadline_s, supply.now_s) as downloads:
+        tables = Tables(residence.tables, sources, downloads.counting)
+        yield Fetcher(downloads, tables, seen), downloads
+
+
+def _fetch_all(
+    plan: FetchPlan,
+    residence: Residence,
+    supply: Supply,
+    incoming: Path,
+    seen: ReadFiles,
+    progress: Progress,
+) -> FetchTally:
+    if not plan.fetch:
+        return FetchTally()
+    with (
+        transfer(supply, residence, plan.fetch_bytes, seen) as (fetcher, downloads),
+        ThreadPoolExecutor(ARTIFACTS_AT_ONCE) as pool,
+    ):
+
+        def fetch(artifact: ArtifactFile) -> None:
+            target = residence.artifact_path(artifact.blake3)
+            if residence.has_its_size(artifact):
+                fetcher.mend_in_place(artifact, target, progress)
+            else:
+                fetcher.fetch(artifact, incoming, target, progress)
+
+        # The largest first: small ones fill the gaps that it leaves.
         fetches = [
-            pool.submit(
-                fetch_artifact,
-                store,
-                artifact,
-                incoming,
-                residence.artifact_path(artifact.blake3),
-                progress,
-            )
-            for artifact in plan.fetch
+            pool.submit(fetch, artifact)
+            for artifact in sorted(plan.fetch, key=lambda a: -a.size_bytes)
         ]
         try:
-            tally = sum((fetch.result() for fetch in fetches), FetchTally())
+            for each in fetches:
+                each.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    verified = residence.assemble(manifest, to_canonical(manifest))
-    residence.mend_links()
-    return Brought(verified, plan, tally)
+    files.fsync_folder(residence.artifacts)
+    tally = downloads.counting.tally()
+    if tally.repaired_chunks:
+        record_ratio(tally)
+    return tally
+
+
+def _clear(incoming: Path, plan: FetchPlan) -> None:
+    """Remove what was in flight for something that is not fetched now."""
+    wanted = {artifact.blake3 for artifact in plan.fetch}
+    for path in incoming.iterdir():
+        if path.name not in wanted:
+            files.remove_file(path)
+
+
+def _check_room(incoming: Path, plan: FetchPlan, residence: Residence) -> None:
+    needed_bytes = sum(
+        artifact.size_bytes
+        for artifact in plan.fetch
+        if not residence.has_its_size(artifact)
+    )
+    with files.translated(incoming):
+        there_bytes = sum(path.stat().st_size for path in incoming.iterdir())
+        free_bytes = shutil.disk_usage(incoming).free
+    if needed_bytes - there_bytes > free_bytes:
+        raise SizeRefused(
+            f"{needed_bytes} bytes are to be fetched into {incoming.parent}, whose disk has "
+            f"{free_bytes} free; nothing was fetched. Free some, or give the node a larger disk",
+            size_bytes=needed_bytes,
+            free_bytes=free_bytes,
+        )

@@ -1,188 +1,178 @@
-"""Fetch one artifact from its symbols: every chunk checked, lost and damaged ones rebuilt.
+"""Fetch one artifact: what is on the disk already, then what sources have, then what codes give.
 
-Source symbols are ranges of the artifact, so a healthy fetch copies chunks to their offsets and
-decodes nothing. A chunk that is absent or does not match the signed table is an erasure at a known
-place; it is rebuilt from the same column of the other symbols.
+Source symbols are ranges of the artifact, so a healthy fetch writes each run to its offset and
+decodes nothing. Every chunk is checked against the signed table before it is written, and again
+when an earlier attempt left it on the disk; what is missing after that is rebuilt
+(:mod:`replicator.mend`). The same code mends an artifact that rotted where it lies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from durable import files
-from index.verification import check_artifact
-from manifests.errors import ArtifactHashMismatch, DiskError, ObjectMissing, Unrepairable
+from durable.bulk_file import AlignedBuffer, BulkFile
+from index.verification import ReadFiles, StreamedArtifact
+from manifests.errors import ArtifactHashMismatch, DiskError, DiskFull
 from manifests.generation import ArtifactFile
-from manifests.names import symbol_key
-from store.port import Store
-from symbols.decode import rebuild_chunk
-from symbols.geometry import from_manifest
-from symbols.table import check_chunk, check_table
+from replicator.download import Arrived, Downloads, Pending
+from replicator.mend import Losses, mend
+from replicator.runs import RUN_SIZE_BYTES, Run, source_runs
+from replicator.signed_chunks import SignedChunks
+from replicator.tables import Tables
+
+DIRECT_FROM_BYTES = 4 << 20
+"""Artifacts from this size on are written past the page cache."""
 
 Progress = Callable[[int], None]
-"""Called with the number of artifact bytes that were just written."""
+"""Called with the number of artifact bytes that are now in place."""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchTally:
-    """What one or several fetches moved and mended."""
+class Fetcher:
+    """Fetches artifacts with the reads of one transfer. Safe to use from several threads.
 
-    fetched_bytes: int = 0
-    damaged_symbols: int = 0
-    repaired_artifacts: int = 0
-    repaired_chunks: int = 0
-    repaired_bytes: int = 0
-
-    def __add__(self, other: FetchTally) -> FetchTally:
-        return FetchTally(
-            self.fetched_bytes + other.fetched_bytes,
-            self.damaged_symbols + other.damaged_symbols,
-            self.repaired_artifacts + other.repaired_artifacts,
-            self.repaired_chunks + other.repaired_chunks,
-            self.repaired_bytes + other.repaired_bytes,
-        )
-
-
-def fetch_artifact(
-    store: Store, artifact: ArtifactFile, incoming: Path, target: Path, progress: Progress
-) -> FetchTally:
-    """Bring ``artifact`` to ``target``, by way of a file in the folder ``incoming``.
-
-    ``target`` appears only when all its bytes have the signed hash.
-
-    Raises:
-        Unrepairable: more is lost or damaged than the symbols can make up for.
-        ArtifactHashMismatch: every symbol is as signed, the artifact is not.
-        ManifestMalformed: the manifest describes impossible symbols.
-        StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
+    Args:
+        downloads: the transfer's reads.
+        tables: where tables are kept and asked for.
+        seen: told of every file that was verified.
     """
-    source = _SymbolSource(store, artifact)
-    arrived = incoming / artifact.blake3
-    with files.new_file(arrived) as output:
-        for column in range(source.geometry.column_count):
-            _fetch_column(source, column, output, progress)
-    try:
-        check_artifact(arrived, artifact)
-    except ArtifactHashMismatch:
-        files.remove_file(arrived)
-        raise
-    files.move(arrived, target)
-    return source.tally()
 
+    def __init__(self, downloads: Downloads, tables: Tables, seen: ReadFiles) -> None:
+        self._downloads = downloads
+        self._tables = tables
+        self._seen = seen
 
-def _fetch_column(source: _SymbolSource, column: int, output: BinaryIO, progress: Progress) -> None:
-    geometry = source.geometry
-    present: dict[int, bytes] = {}
-    lost: list[int] = []
-    for number in range(geometry.k):
-        if column >= geometry.chunk_count(number):
-            continue
-        chunk = source.chunk(number, column)
-        if chunk is None:
-            lost.append(number)
-        else:
-            present[number] = chunk
-    if lost:
-        shares = _enough_shares(source, column, present)
-        for number in lost:
-            present[number] = rebuild_chunk(geometry, source.table, number, column, shares)
-            source.count_repair(len(present[number]))
-    for number, chunk in present.items():
-        if geometry.is_source(number):
-            output.seek(geometry.chunk_source_range(number, column).offset)
-            output.write(chunk)
-            progress(len(chunk))
+    def fetch(
+        self, artifact: ArtifactFile, incoming: Path, target: Path, progress: Progress
+    ) -> None:
+        """Bring ``artifact`` to ``target``, by way of a file in the folder ``incoming``.
 
+        ``target`` appears only when all its bytes are durable and have the signed hash; its name is
+        durable after the next fsync of its folder. What arrived before an error stays in
+        ``incoming``, and the next fetch goes on from there.
 
-def _enough_shares(
-    source: _SymbolSource, column: int, present: dict[int, bytes]
-) -> dict[int, bytes]:
-    """The column's good source chunks and as many repair chunks as rebuilding takes."""
-    geometry = source.geometry
-    shares = dict(present)
-    needed = geometry.shares_needed(column)
-    for number in range(geometry.k, geometry.m):
-        if len(shares) == needed:
-            break
-        chunk = source.chunk(number, column)
-        if chunk is not None:
-            shares[number] = chunk
-    if len(shares) < needed:
-        raise source.unrepairable(f"only {len(shares)} of {needed} shares are intact", column)
-    return shares
-
-
-class _SymbolSource:
-    """The symbols of one artifact in one store; gives out only what matches the signed table."""
-
-    def __init__(self, store: Store, artifact: ArtifactFile) -> None:
-        self._store = store
-        self._artifact = artifact
-        self.geometry = from_manifest(artifact.size_bytes, artifact.symbols)
-        self._absent: set[int] = set()
-        self._damaged: set[int] = set()
-        self._fetched_bytes = 0
-        self._repaired_chunks = 0
-        self._repaired_bytes = 0
-        self.table = self._find_table()
-
-    def chunk(self, number: int, column: int) -> bytes | None:
-        """A chunk that is what the table says, or ``None``."""
-        offset, length = self.geometry.chunk_range(number, column)
-        data = self._read(number, offset, length)
-        if data is not None and check_chunk(self.geometry, self.table, number, column, data):
-            return data
-        self._damaged.add(number)
-        return None
-
-    def count_repair(self, size_bytes: int) -> None:
-        """Note that a chunk of this size was rebuilt."""
-        self._repaired_chunks += 1
-        self._repaired_bytes += size_bytes
-
-    def tally(self) -> FetchTally:
-        """What was moved and mended so far."""
-        return FetchTally(
-            fetched_bytes=self._fetched_bytes,
-            damaged_symbols=len(self._damaged),
-            repaired_artifacts=1 if self._repaired_chunks else 0,
-            repaired_chunks=self._repaired_chunks,
-            repaired_bytes=self._repaired_bytes,
-        )
-
-    def unrepairable(self, why: str, column: int | None = None) -> Unrepairable:
-        """The error that gives this artifact up, with what is known of its symbols."""
-        return Unrepairable(
-            f"{self._artifact.name} ({self._artifact.blake3[:12]}…) cannot be rebuilt from "
-            f"{self._store.url}: {why}; symbols lost or damaged: {sorted(self._damaged)}, it "
-            f"survives {self._artifact.symbols.survives}. Publish it again from the writer's home, "
-            "or restore the store",
-            artifact=self._artifact.name,
-            artifact_id=self._artifact.blake3,
-            damaged_symbols=sorted(self._damaged),
-            column=column,
-        )
-
-    def _find_table(self) -> bytes:
-        for number in range(self.geometry.m):
-            table = self._read(number, *self.geometry.table_range(number))
-            if table is not None and check_table(self.geometry, self._artifact.symbols, table):
-                return table
-            self._damaged.add(number)
-        raise self.unrepairable("no symbol has an intact table")
-
-    def _read(self, number: int, offset: int, length: int) -> bytes | None:
-        if number in self._absent:
-            return None
-        key = symbol_key(self._artifact.blake3, number)
+        Raises:
+            Unrepairable: more is lost or damaged than the symbols can make up for.
+            ArtifactHashMismatch: every symbol is as signed, the artifact is not.
+            ManifestMalformed: the manifest describes impossible symbols.
+            StoreUnavailable, BodyMismatch, TransferDeadline: a source did not answer as it should.
+            DiskFull, DiskError: the disk refuses; what arrived is removed.
+        """
+        arrived = incoming / artifact.blake3
         try:
-            data = self._store.get(key, offset=offset, length=length)
-        except (ObjectMissing, DiskError):
-            # Gone, or on a bad sector: either way this symbol is lost and others stand in for it.
-            self._absent.add(number)
-            return None
-        self._fetched_bytes += len(data)
-        return data
+            self._complete(artifact, arrived, progress, direct=True)
+        except (ArtifactHashMismatch, DiskFull, DiskError):
+            files.remove_file(arrived)
+            raise
+        files.rename_file(arrived, target)
+
+    def mend_in_place(self, artifact: ArtifactFile, path: Path, progress: Progress) -> None:
+        """Replace what is rotten in the file at ``path``, which may be open elsewhere.
+
+        Only damaged ranges are asked for and written. Raises what :meth:`fetch` does; the file
+        keeps what is good in it.
+        """
+        self._complete(artifact, path, progress, direct=False)
+
+    def _complete(
+        self, artifact: ArtifactFile, path: Path, progress: Progress, *, direct: bool
+    ) -> None:
+        chunks = SignedChunks(artifact, self._tables.find)
+        streamed = StreamedArtifact(artifact)
+        direct = direct and artifact.size_bytes >= DIRECT_FROM_BYTES
+        with contextlib.closing(BulkFile(path, direct=direct)) as file:
+            work = _Work(self._downloads, chunks, file, streamed, progress)
+            missing = work.scan() if file.size_bytes else source_runs(chunks.geometry)
+            losses = work.download(missing)
+            if losses:
+                mend(self._downloads, chunks, file, losses, progress)
+            file.finish(artifact.size_bytes)
+        streamed.confirm(path, self._seen)
+        self._tables.keep(chunks)
+
+
+class _Work:
+    """One artifact between its sources and its file."""
+
+    def __init__(
+        self,
+        downloads: Downloads,
+        chunks: SignedChunks,
+        file: BulkFile,
+        streamed: StreamedArtifact,
+        progress: Progress,
+    ) -> None:
+        self._downloads = downloads
+        self._chunks = chunks
+        self._file = file
+        self._streamed = streamed
+        self._progress = progress
+
+    def scan(self) -> Iterator[Run]:
+        """Check what the file holds, chunk by chunk; give the runs that are not good."""
+        buffer = AlignedBuffer(max(RUN_SIZE_BYTES, self._chunks.geometry.chunk_size_bytes))
+        missing = []
+        for run in source_runs(self._chunks.geometry):
+            bad = [chunk for chunk in run.chunks if not self._is_good(run, chunk, buffer)]
+            missing += run.parts(bad)
+        return iter(missing)
+
+    def _is_good(self, run: Run, chunk: int, buffer: AlignedBuffer) -> bool:
+        offset, length = run.geometry.chunk_source_range(run.number, chunk)
+        try:
+            data = self._file.read(offset, buffer, length)
+        except DiskError:
+            return False  # a bad sector; writing to it may have the disk replace it
+        if not self._chunks.good(run.number, chunk, data):
+            return False
+        self._streamed.update(offset, data)
+        self._downloads.counting.resumed(length)
+        self._progress(length)
+        return True
+
+    def download(self, missing: Iterable[Run]) -> Losses:
+        """Read runs and write them in their order; what no source has is given back."""
+        under_way: deque[Pending] = deque()
+        try:
+            return self._download(missing, under_way)
+        finally:
+            for pending in under_way:
+                self._downloads.abandon(pending)
+
+    def _download(self, missing: Iterable[Run], under_way: deque[Pending]) -> Losses:
+        losses: Losses = {}
+        runs = iter(missing)
+        run = next(runs, None)
+        while run is not None or under_way:
+            if run is not None and len(under_way) < self._downloads.reads_at_once:
+                wait = not under_way
+                pending = self._downloads.start(self._chunks, run, wait_for_memory=wait)
+                if pending is not None:
+                    under_way.append(pending)
+                    run = next(runs, None)
+                    continue
+            arrived = self._downloads.result(under_way.popleft())
+            try:
+                self._take(arrived)
+            finally:
+                self._downloads.release(arrived)
+            for chunk in arrived.missing:
+                losses.setdefault(chunk, set()).add(arrived.run.number)
+        return losses
+
+    def _take(self, arrived: Arrived) -> None:
+        """Write the good chunks of a run: all at once, if all of them are."""
+        run = arrived.run
+        parts = [run] if not arrived.missing else run.parts(set(run.chunks) - arrived.missing)
+        for part in parts:
+            offset, length = part.in_artifact
+            start = offset - run.in_artifact.offset
+            if part is run:
+                self._streamed.update(offset, arrived.memory)
+                self._file.write(offset, arrived.buffer, length)
+            else:
+                self._file.patch(offset, arrived.memory[start : start + length])
+            self._progress(length)

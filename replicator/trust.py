@@ -29,6 +29,7 @@ from manifests.errors import (
     MetadataRollback,
     NothingPublished,
     ObjectMissing,
+    RetryError,
     SchemaTooNew,
     StoreUnavailable,
     TrustError,
@@ -67,20 +68,26 @@ class StoreFetcher(FetcherInterface):
         self._store = store
 
     def _fetch(self, url: str) -> Iterator[bytes]:
+        """The object in pieces; the first is read here, so that its absence is an answer."""
         key = unquote(urlsplit(url).path)
         try:
-            found = self._store.stat(key)
-        except StoreUnavailable as error:
+            first = self._store.get(key, length=_READ_BYTES)
+        except ObjectMissing as error:
+            raise exceptions.DownloadHTTPError(f"{key} is not in the store", 404) from error
+        except RetryError as error:
             raise exceptions.DownloadError(str(error)) from error
-        if found is None:
-            raise exceptions.DownloadHTTPError(f"{key} is not in the store", 404)
-        return self._chunks(key, found.size_bytes)
+        return self._pieces(key, first)
 
-    def _chunks(self, key: str, size_bytes: int) -> Iterator[bytes]:
-        for offset in range(0, size_bytes, _READ_BYTES):
+    def _pieces(self, key: str, piece: bytes) -> Iterator[bytes]:
+        offset = 0
+        while piece:
+            yield piece
+            offset += len(piece)
+            if len(piece) < _READ_BYTES:
+                break
             try:
-                yield self._store.get(key, offset=offset, length=_READ_BYTES)
-            except (StoreUnavailable, ObjectMissing) as error:
+                piece = self._store.get(key, offset=offset, length=_READ_BYTES)
+            except (RetryError, ObjectMissing) as error:
                 raise exceptions.DownloadError(str(error)) from error
 
 

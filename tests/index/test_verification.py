@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import shutil
 from pathlib import Path
@@ -10,9 +11,17 @@ import pytest
 
 from controller.writer import WriterHome
 from index import snapshot as snapshot_module
+from index import verification
 from index.residence import Residence
 from index.snapshot import Snapshot
-from index.verification import VerifiedGeneration, verify_generation
+from index.verification import (
+    ReadFiles,
+    StreamedArtifact,
+    VerifiedGeneration,
+    check_artifact,
+    file_id,
+    verify_generation,
+)
 from manifests.canonical import to_canonical
 from manifests.errors import (
     ArtifactHashMismatch,
@@ -20,8 +29,10 @@ from manifests.errors import (
     ManifestError,
     ManifestIncomplete,
 )
-from manifests.generation import GenerationManifest
+from manifests.generation import ArtifactFile, GenerationManifest
+from manifests.identifiers import content_id
 from manifests.record import entry_of
+from tests.replicator.encoded import encoded_artifact
 from tests.support.corpus import delete, upserts
 from tests.support.crashes import killed_at
 from tests.support.homes import built, flip, make_writer
@@ -222,3 +233,107 @@ def test_row_43_a_generation_appears_whole_or_not_at_all(
         steps += 1
     assert steps > 20
     assert place.exists()
+
+
+def small_artifact(folder: Path, data: bytes) -> tuple[Path, ArtifactFile]:
+    path = folder / "artifact"
+    path.write_bytes(data)
+    return path, encoded_artifact(folder, len(data), 1, 2).artifact.model_copy(
+        update={"blake3": content_id(data)}
+    )
+
+
+def no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> str:
+        raise AssertionError(f"{path} was read")
+
+    monkeypatch.setattr(verification, "file_id", refuse)
+
+
+def streamed(artifact: ArtifactFile, *pieces: tuple[int, bytes]) -> StreamedArtifact:
+    stream = StreamedArtifact(artifact)
+    for offset, data in pieces:
+        stream.update(offset, memoryview(data))
+    return stream
+
+
+DATA = bytes(range(256)) * 40
+
+
+def test_bytes_that_went_by_in_order_need_not_be_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, artifact = small_artifact(tmp_path, DATA)
+    no_reading(monkeypatch)
+    seen = ReadFiles()
+    streamed(artifact, (0, DATA[:100]), (100, DATA[100:])).confirm(path, seen)
+    check_artifact(path, artifact, seen)
+    path.rename(tmp_path / "renamed")
+    os.link(tmp_path / "renamed", path)
+    check_artifact(path, artifact, seen)
+    with pytest.raises(AssertionError):
+        check_artifact(path, artifact)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [],
+        [(0, DATA[:100])],
+        [(100, DATA[100:])],
+        [(100, DATA[100:]), (0, DATA[:100])],
+        [(0, DATA[:100]), (101, DATA[101:])],
+    ],
+    ids=["none", "the first only", "the last only", "in another order", "with a gap"],
+)
+def test_row_62_a_file_whose_bytes_did_not_all_go_by_in_order_is_read(
+    tmp_path: Path, pieces: list[tuple[int, bytes]]
+) -> None:
+    path, artifact = small_artifact(tmp_path, DATA)
+    streamed(artifact, *pieces).confirm(path, ReadFiles())
+    flip(path, 5000)
+    seen = ReadFiles()
+    with pytest.raises(ArtifactHashMismatch):
+        streamed(artifact, *pieces).confirm(path, seen)
+    with pytest.raises(ArtifactHashMismatch):
+        check_artifact(path, artifact, seen)
+
+
+def test_row_32_other_bytes_than_signed_that_went_by_are_refused(tmp_path: Path) -> None:
+    path, artifact = small_artifact(tmp_path, DATA)
+    other = DATA[:-1] + b"x"
+    path.write_bytes(other)
+    with pytest.raises(ArtifactHashMismatch):
+        streamed(artifact, (0, other)).confirm(path, ReadFiles())
+
+
+@pytest.mark.parametrize("length", [0, len(DATA) - 1, len(DATA) + 1])
+def test_a_file_that_did_not_get_all_that_went_by_is_refused(tmp_path: Path, length: int) -> None:
+    path, artifact = small_artifact(tmp_path, DATA)
+    path.write_bytes(DATA[:length].ljust(length, b"x"))
+    with pytest.raises(ArtifactHashMismatch):
+        streamed(artifact, (0, DATA)).confirm(path, ReadFiles())
+
+
+def test_row_62_a_file_that_changed_since_it_was_seen_is_read_again(tmp_path: Path) -> None:
+    path, artifact = small_artifact(tmp_path, DATA)
+    seen = ReadFiles()
+    check_artifact(path, artifact, seen)
+    flip(path, 17)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(ArtifactHashMismatch):
+        check_artifact(path, artifact, seen)
+    path.unlink()
+    path.write_bytes(DATA[:-1] + b"x")
+    with pytest.raises(ArtifactHashMismatch):
+        check_artifact(path, artifact, seen)
+
+
+def test_a_file_of_several_windows_has_the_hash_of_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, artifact = small_artifact(tmp_path, DATA * 3)
+    monkeypatch.setattr(verification, "WINDOW_SIZE_BYTES", mmap.ALLOCATIONGRANULARITY)
+    assert file_id(path) == artifact.blake3
+    path.write_bytes(b"")
+    assert file_id(path) == content_id(b"")

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from index.verification import ReadFiles
 from manifests.generation import ArtifactFile
 from manifests.identifiers import content_id
 from manifests.names import symbol_key
+from replicator.download import Downloads
+from replicator.fetch import Fetcher
+from replicator.sources import Sources
+from replicator.tables import Tables
+from replicator.tally import FetchTally
 from store.memory import MemoryStore
+from store.port import Store
 from symbols.encode import encode, object_parts
 from symbols.geometry import Geometry, describe
 
@@ -70,3 +78,26 @@ def encoded_artifact(
         data,
         tuple(b"".join(object_parts(encoded, number)) for number in range(m)),
     )
+
+
+def fetch_from(
+    artifact: ArtifactFile,
+    folder: Path,
+    stores: Sequence[Store],
+    peers: Sequence[Store] = (),
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+    deadline_s: float = 60.0,
+    sources: Sources | None = None,
+) -> FetchTally:
+    """Fetch into ``folder/<id>`` with a transfer of its own; what it moved and mended."""
+    incoming = folder / "incoming"
+    for name in ("incoming", "tables"):
+        (folder / name).mkdir(exist_ok=True)
+    sources = sources or Sources(peers, stores, time.monotonic)
+    deadline_s += time.monotonic()
+    with Downloads(sources, 4, deadline_s, time.monotonic) as downloads:
+        tables = Tables(folder / "tables", sources, downloads.counting)
+        fetcher = Fetcher(downloads, tables, ReadFiles())
+        fetcher.fetch(artifact, incoming, folder / artifact.blake3, progress)
+    return downloads.counting.tally()

@@ -16,10 +16,10 @@ from manifests.errors import (
 )
 from manifests.identifiers import content_id
 from manifests.names import symbol_key
-from replicator.fetch import FetchTally, fetch_artifact
+from replicator.tally import FetchTally
 from store.memory import MemoryStore
 from store.port import Store
-from tests.replicator.encoded import EncodedArtifact, encoded_artifact
+from tests.replicator.encoded import EncodedArtifact, encoded_artifact, fetch_from
 from tests.support.faulty_store import FaultyStore
 
 ERROR_PAGE = b"<html><body>503 but the status said 200</body></html>"
@@ -60,17 +60,16 @@ def damaged(encoded: EncodedArtifact, number: int, damage: str) -> bytes | None:
 
 def fetch(encoded: EncodedArtifact, store: Store, folder: Path) -> FetchTally:
     """Fetch into ``folder``; check that the artifact is there, whole, or that nothing is."""
-    incoming, target = folder / "incoming", folder / encoded.artifact.blake3
-    incoming.mkdir(exist_ok=True)
-    target.unlink(missing_ok=True)
+    target = folder / encoded.artifact.blake3
+    for path in (target, folder / "tables" / target.name, folder / "incoming" / target.name):
+        path.unlink(missing_ok=True)
     written: list[int] = []
     try:
-        tally = fetch_artifact(store, encoded.artifact, incoming, target, written.append)
+        tally = fetch_from(encoded.artifact, folder, [store], progress=written.append)
     except GenctlError:
         assert not target.exists()
         raise
-    finally:
-        assert list(incoming.iterdir()) == []
+    assert list((folder / "incoming").iterdir()) == []
     assert target.read_bytes() == encoded.data
     assert sum(written) == len(encoded.data)
     return tally
@@ -80,7 +79,8 @@ def test_a_healthy_fetch_reads_the_source_symbols_and_one_table(
     large: EncodedArtifact, tmp_path: Path
 ) -> None:
     tally = fetch(large, large.store(), tmp_path)
-    assert tally == FetchTally(fetched_bytes=len(large.data) + large.geometry.table_size_bytes)
+    moved_bytes = len(large.data) + large.geometry.table_size_bytes
+    assert tally == FetchTally(sources={"memory:store": moved_bytes}, store_bytes=moved_bytes)
     only_sources = large.store({10: None, 11: None})
     assert fetch(large, only_sources, tmp_path) == tally
 
@@ -152,8 +152,9 @@ def test_row_30_nothing_but_error_pages_is_unrepairable(
     large: EncodedArtifact, tmp_path: Path
 ) -> None:
     for page in (ERROR_PAGE, b"", b"\0" * 20_000):
-        with pytest.raises(Unrepairable, match="no symbol has an intact table"):
+        with pytest.raises(Unrepairable) as caught:
             fetch(large, large.store(dict.fromkeys(range(12), page)), tmp_path)
+        assert caught.value.facts["damaged_symbols"] == list(range(12))
     with pytest.raises(Unrepairable) as caught:
         fetch(large, MemoryStore(), tmp_path)
     assert caught.value.facts["damaged_symbols"] == list(range(12))
@@ -219,6 +220,7 @@ def test_row_32_good_symbols_of_another_content_than_signed_are_a_hash_mismatch(
     lying = EncodedArtifact(lie, large.geometry, large.data, large.objects)
     with pytest.raises(ArtifactHashMismatch):
         fetch(lying, store, tmp_path)
+    assert list((tmp_path / "incoming").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_row_9_a_timestamp_without_signatures_is_unsigned(world: World) -> None:
 
 def test_row_9_a_node_with_another_root_believes_nothing(world: World, tmp_path: Path) -> None:
     stranger = make_writer(tmp_path / "elsewhere")
-    node = open_node(tmp_path / "stranger", str(world.store), stranger.home / "root.json")
+    node = open_node(tmp_path / "stranger", [str(world.store)], stranger.home / "root.json")
     with pytest.raises(UnsignedRecord):
         node.bootstrap()
     with pytest.raises(NothingPublished):
@@ -134,14 +134,14 @@ def test_row_9_a_node_with_another_root_believes_nothing(world: World, tmp_path:
 def test_row_9_what_is_no_root_anchors_nothing(world: World, tmp_path: Path, root: bytes) -> None:
     (tmp_path / "root.json").write_bytes(root)
     with pytest.raises(UnsignedRecord):
-        open_node(tmp_path / "new", str(world.store), tmp_path / "root.json")
+        open_node(tmp_path / "new", [str(world.store)], tmp_path / "root.json")
 
 
 def test_row_9_a_root_changed_by_one_byte_anchors_nothing(world: World, tmp_path: Path) -> None:
     data = (world.writer.home / "root.json").read_bytes()
     (tmp_path / "root.json").write_bytes(data.replace(b'"threshold":1', b'"threshold":2'))
     with pytest.raises(UnsignedRecord):
-        open_node(tmp_path / "new", str(world.store), tmp_path / "root.json")
+        open_node(tmp_path / "new", [str(world.store)], tmp_path / "root.json")
 
 
 def test_no_changed_byte_of_any_signed_file_is_believed(world: World) -> None:

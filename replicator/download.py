@@ -1,0 +1,370 @@
+"""Reading runs: several at a time, from one source after the other, every chunk checked.
+
+A read that takes much longer than others is *hedged*: the same run is asked for once more, where
+possible elsewhere, and whichever comes first counts (Dean and Barroso, "The Tail at Scale", 2013).
+"""
+
+from __future__ import annotations
+
+import queue
+import statistics
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Self
+
+from durable.bulk_file import AlignedBuffer
+from manifests.errors import (
+    BodyMismatch,
+    DiskError,
+    ExpansionExceeded,
+    GenctlError,
+    LengthExceeded,
+    ObjectMissing,
+    PeerCorrupt,
+    StoreUnavailable,
+    TransferDeadline,
+)
+from replicator.runs import RUN_SIZE_BYTES, Run
+from replicator.signed_chunks import SignedChunks
+from replicator.sources import Place, Sources, corrupt
+from replicator.tally import Counting
+
+HEDGES_AT_ONCE = 2
+HEDGE_FACTOR = 4
+HEDGE_AFTER_S = 1.0
+"""No read is hedged before it took this long, and ``HEDGE_FACTOR`` times as long as is usual."""
+
+REMEMBERED_READS = 32
+DEADLINE_CHECK_S = 1.0
+"""How often who waits looks whether the transfer's time is over."""
+
+_Memory = queue.SimpleQueue[AlignedBuffer | None]
+_FAILURES = (
+    StoreUnavailable,
+    BodyMismatch,
+    TransferDeadline,
+    LengthExceeded,
+    ExpansionExceeded,
+)
+
+
+class _Stopped(GenctlError):
+    """The read is not wanted any more."""
+
+
+class _Read:
+    """One attempt at a run, which another thread may stop."""
+
+    def __init__(
+        self,
+        chunks: SignedChunks,
+        run: Run,
+        buffer: AlignedBuffer,
+        *,
+        started_s: float,
+        is_hedge: bool,
+    ) -> None:
+        self.chunks = chunks
+        self.run = run
+        self.buffer = buffer
+        self.started_s = started_s
+        self.is_hedge = is_hedge
+        self.missing = set(run.chunks)
+        self.asked: list[str] = []
+        self.unanswered = False
+        """Whether someone who may have some of it could not be asked."""
+        self.stopped = False
+        self.overtaken = False
+        """Whether it was stopped because a later one was faster."""
+        self._stop: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def stop(self, *, overtaken: bool = False) -> None:
+        """End it, wherever it is."""
+        with self._lock:
+            self.stopped, self.overtaken = True, overtaken
+            if self._stop is not None:
+                self._stop()
+
+    def stop_by(self, stop: Callable[[], None]) -> None:
+        """See :meth:`store.port.Transfer.stop_by`."""
+        with self._lock:
+            self._stop = stop
+            if self.stopped:
+                stop()
+
+    @property
+    def memory(self) -> memoryview:
+        """Where the run's bytes go: at a repair symbol's offsets, or at the artifact's."""
+        geometry = self.run.geometry
+        source = geometry.is_source(self.run.number)
+        return self.buffer.at(*(self.run.in_artifact if source else self.run.in_symbol))
+
+
+class _Watch:
+    """Checks each chunk of a part of a run as soon as its last byte has come."""
+
+    def __init__(self, read: _Read, part: Run, memory: memoryview, place: Place) -> None:
+        self._read = read
+        self._part = part
+        self._memory = memory
+        self._place = place
+        self._chunks = iter(part.chunks)
+        self._next = next(self._chunks, None)
+        self.arrived_bytes = 0
+
+    def stop_by(self, stop: Callable[[], None]) -> None:
+        """See :meth:`store.port.Transfer.stop_by`."""
+        self._read.stop_by(stop)
+
+    def arrived(self, size_bytes: int) -> None:
+        """See :meth:`store.port.Transfer.arrived`."""
+        if self._read.stopped:
+            raise _Stopped("the read is not wanted any more")
+        self.arrived_bytes += size_bytes
+        while self._next is not None:
+            offset, length = self._part.within(self._next)
+            if offset + length > self.arrived_bytes:
+                break
+            data = self._memory[offset : offset + length]
+            if self._read.chunks.good(self._part.number, self._next, data):
+                self._read.missing.discard(self._next)
+            elif self._place.source.kind == "peer":
+                raise corrupt(self._place, offset)
+            self._next = next(self._chunks, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A run in memory; its ``missing`` chunks are not there, or not as they were signed."""
+
+    run: Run
+    memory: memoryview
+    buffer: AlignedBuffer
+    missing: frozenset[int]
+
+
+@dataclass(slots=True)
+class Pending:
+    """A run that was asked for."""
+
+    chunks: SignedChunks
+    run: Run
+    reads: dict[Future[bool], _Read] = field(default_factory=dict)
+
+
+class Downloads:
+    """The reads of one transfer.
+
+    Args:
+        sources: whom to ask.
+        reads_at_once: how many runs may be in memory, asked for or arrived and not given back.
+        deadline_s: when, by ``now_s``, the whole transfer is given up.
+        now_s: a clock that never goes back, in seconds.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        reads_at_once: int,
+        deadline_s: float,
+        now_s: Callable[[], float],
+    ) -> None:
+        self.sources = sources
+        self.counting = Counting()
+        self.reads_at_once = reads_at_once
+        self._deadline_s = deadline_s
+        self._now_s = now_s
+        self._pool = ThreadPoolExecutor(reads_at_once + HEDGES_AT_ONCE)
+        self._free: _Memory = queue.SimpleQueue()
+        self._spare: _Memory = queue.SimpleQueue()
+        for _ in range(reads_at_once):
+            self._free.put(None)
+        for _ in range(HEDGES_AT_ONCE):
+            self._spare.put(None)
+        self._took_s: deque[float] = deque(maxlen=REMEMBERED_READS)
+        self._reads: set[_Read] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._pool.shutdown(cancel_futures=True)
+
+    def stop(self) -> None:
+        """End the transfer now: its reads end, and who waits or asks gets ``TransferDeadline``."""
+        self._deadline_s = float("-inf")
+        for read in self._reads.copy():
+            read.stop()
+
+    def start(self, chunks: SignedChunks, run: Run, *, wait_for_memory: bool) -> Pending | None:
+        """Ask for a run; ``None`` if there is no memory for it and the caller will not wait.
+
+        Who holds runs that arrived must not wait, or all could wait for one another.
+
+        Raises:
+            TransferDeadline: the transfer's time is over.
+        """
+        while True:
+            self._check_deadline()
+            try:
+                buffer = self._free.get(block=wait_for_memory, timeout=DEADLINE_CHECK_S)
+            except queue.Empty:
+                if not wait_for_memory:
+                    return None
+                continue
+            pending = Pending(chunks, run)
+            self._submit(pending, buffer)
+            return pending
+
+    def result(self, pending: Pending) -> Arrived:
+        """Wait for a run; :meth:`release` its buffer when its bytes are dealt with.
+
+        Raises:
+            TransferDeadline: the transfer's time is over.
+            Unrepairable, StoreUnavailable, BodyMismatch: the table of hashes cannot be had.
+        """
+        try:
+            return self._first_whole(pending)
+        except BaseException:
+            self.abandon(pending)
+            raise
+
+    def abandon(self, pending: Pending) -> None:
+        """Stop a run that nobody waits for any more."""
+        self._stop_all(pending, self._free, won=False)
+
+    def release(self, arrived: Arrived) -> None:
+        """Give the memory of a run back."""
+        self._free.put(arrived.buffer)
+
+    def _first_whole(self, pending: Pending) -> Arrived:
+        """The first read of the run that has all of it, or the last one."""
+        while True:
+            left_s = max(0.0, self._deadline_s - self._now_s())
+            patience_s = self._hedge_after_s() if len(pending.reads) == 1 else DEADLINE_CHECK_S
+            done, _ = wait(
+                pending.reads, timeout=min(patience_s, left_s), return_when=FIRST_COMPLETED
+            )
+            for future in done:
+                is_whole = future.result()
+                if not is_whole:
+                    self._check_deadline()
+                read = pending.reads.pop(future)
+                self._reads.discard(read)
+                if is_whole or not pending.reads:
+                    self._stop_all(pending, self._spare, won=True)
+                    # Its own time: the wait before a hedge would make the next wait longer.
+                    self._took_s.append(self._now_s() - read.started_s)
+                    return Arrived(pending.run, read.memory, read.buffer, frozenset(read.missing))
+                self._spare.put(read.buffer)
+            if not done:
+                self._check_deadline()
+                self._hedge(pending)
+
+    def _check_deadline(self) -> None:
+        if self._now_s() >= self._deadline_s:
+            raise TransferDeadline(
+                "the transfer took longer than its size allows, and was given up; what arrived is "
+                "kept, and the next run goes on from there"
+            )
+
+    def _hedge_after_s(self) -> float:
+        usual_s = statistics.median(self._took_s) if self._took_s else 0.0
+        return max(HEDGE_AFTER_S, HEDGE_FACTOR * usual_s)
+
+    def _hedge(self, pending: Pending) -> None:
+        if len(pending.reads) > 1:
+            return
+        try:
+            buffer = self._spare.get(block=False)
+        except queue.Empty:
+            return
+        self._submit(pending, buffer)
+
+    def _submit(self, pending: Pending, buffer: AlignedBuffer | None) -> None:
+        # A buffer is made when it is first needed: a small transfer never needs them all.
+        needed_bytes = max(RUN_SIZE_BYTES, pending.run.in_symbol.length)
+        memory = buffer
+        if memory is None or memory.capacity_bytes < needed_bytes:
+            memory = AlignedBuffer(needed_bytes)
+        avoid = [url for other in pending.reads.values() for url in other.asked]
+        started_s, is_hedge = self._now_s(), bool(pending.reads)
+        read = _Read(pending.chunks, pending.run, memory, started_s=started_s, is_hedge=is_hedge)
+        self._reads.add(read)
+        pending.reads[self._pool.submit(self._run, read, avoid)] = read
+
+    def _stop_all(self, pending: Pending, memory: _Memory, *, won: bool) -> None:
+        """Stop the reads of a run; ``memory`` gets the first one's buffer."""
+        for future, read in pending.reads.items():
+            read.stop(overtaken=won and not read.is_hedge)
+            # Its memory is free when its thread has let go of it.
+            future.add_done_callback(partial(self._let_go, read, memory))
+            memory = self._spare
+            self._reads.discard(read)
+        pending.reads.clear()
+
+    def _let_go(self, read: _Read, memory: _Memory, _: Future[bool]) -> None:
+        memory.put(read.buffer)
+
+    def _run(self, read: _Read, avoid: list[str]) -> bool:
+        """Read a run from whoever has it; whether all of it arrived."""
+        places = self.sources.of_run(read.chunks.artifact_id, read.run)
+        places.sort(key=lambda place: place.source.url in avoid)
+        for place in places:
+            if not read.missing or read.stopped:
+                break
+            read.asked.append(place.source.url)
+            for part in read.run.parts(read.missing):
+                self._read_part(read, part, place)
+        unanswered = read.unanswered or self.sources.unavailable() is not None
+        if read.missing and not read.stopped and not unanswered:
+            self.counting.damaged(read.chunks.artifact_id, read.run.number)
+        return not read.missing
+
+    def _read_part(self, read: _Read, part: Run, place: Place) -> None:
+        offset = part.in_symbol.offset - read.run.in_symbol.offset
+        memory = read.memory[offset : offset + part.in_symbol.length]
+        watch = _Watch(read, part, memory, place)
+        source = place.source
+        try:
+            count = source.store.read_into(
+                place.key, offset=place.offset + offset, buffer=memory, transfer=watch
+            )
+            if source.kind == "peer" and count < len(memory):
+                raise corrupt(place, offset + count)
+            self.sources.succeeded(place)
+        except ObjectMissing:
+            self.sources.absent(place)
+        except PeerCorrupt as error:
+            self.sources.lied(place, error)
+        except DiskError:
+            self._read_around(read, part, place)
+        except (_Stopped, *_FAILURES) as error:
+            self._blame(read, place, error)
+        finally:
+            self.counting.moved(source.kind, source.url, watch.arrived_bytes)
+
+    def _blame(self, read: _Read, place: Place, error: GenctlError) -> None:
+        source = place.source
+        if read.overtaken:
+            self.sources.failed(
+                place, TransferDeadline(f"{source.url} is much slower than usual", store=source.url)
+            )
+        elif not read.stopped:
+            self.sources.failed(place, error)
+            if source.kind == "store":
+                read.unanswered, read.chunks.unavailable = True, error
+
+    def _read_around(self, read: _Read, part: Run, place: Place) -> None:
+        """Read each chunk by itself after a failure of a disk: it may be of one sector."""
+        if part.count > 1:
+            # Those that came before the failure count already, and their memory is left alone.
+            for chunk in read.missing.intersection(part.chunks):
+                (single,) = read.run.parts([chunk])
+                self._read_part(read, single, place)

@@ -1,0 +1,162 @@
+"""Where a node can get an artifact's bytes from, cheapest first, and how each of them is doing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from manifests.errors import GenctlError, PeerCorrupt
+from manifests.names import artifact_key, symbol_key, table_key
+from replicator.health import Health
+from replicator.repair_events import emit
+from replicator.runs import Run
+from replicator.tally import Kind
+from store.port import Store
+from store.spread import symbol_store
+from symbols.geometry import Geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A peer, which has artifacts whole, or one of the stores, which has their symbols."""
+
+    kind: Kind
+    store: Store
+    health: Health = field(default_factory=Health, compare=False)
+
+    @property
+    def url(self) -> str:
+        """How people name it."""
+        return self.store.url
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in a source something is to be found."""
+
+    source: Source
+    key: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What a node's transfers draw on, and within what bounds.
+
+    ``now_s`` is a clock that never goes back, in seconds. A transfer that moves fewer than
+    ``min_bytes_per_s`` from end to end is given up.
+    """
+
+    peers: tuple[Store, ...]
+    stores: tuple[Store, ...]
+    reads_at_once: int
+    min_bytes_per_s: int
+    now_s: Callable[[], float]
+
+
+class Sources:
+    """All that a transfer can draw on. Safe to use from several threads.
+
+    ``now_s`` is a clock that never goes back, in seconds.
+    """
+
+    def __init__(
+        self, peers: Sequence[Store], stores: Sequence[Store], now_s: Callable[[], float]
+    ) -> None:
+        self.peers = tuple(Source("peer", peer) for peer in peers)
+        self.stores = tuple(Source("store", store) for store in stores)
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._absent: set[tuple[str, str]] = set()
+        self._errors: dict[str, GenctlError] = {}
+
+    def of_run(self, artifact_id: str, run: Run) -> list[Place]:
+        """Who may have a run: peers in turn, then the store its symbol is kept in, then others."""
+        found = []
+        if run.geometry.is_source(run.number):
+            offset = run.in_artifact.offset
+            key = artifact_key(artifact_id)
+            turn = run.number + run.first
+            found = [Place(peer, key, offset) for peer in _rotated(self.peers, turn)]
+        key = symbol_key(artifact_id, run.number)
+        offset = run.in_symbol.offset
+        found += [Place(store, key, offset) for store in self._stores_of(artifact_id, run.number)]
+        return self._worth_asking(found)
+
+    def of_table(self, artifact_id: str, geometry: Geometry) -> list[tuple[Place, int | None]]:
+        """Who may have the table, and with which symbol (``None``: by itself)."""
+        places: list[tuple[Place, int | None]] = [
+            (Place(peer, table_key(artifact_id), 0), None)
+            for peer in _rotated(self.peers, int(artifact_id[:4], 16))
+        ]
+        for number in range(geometry.m):
+            key, offset = symbol_key(artifact_id, number), geometry.table_range(number).offset
+            places += [
+                (Place(store, key, offset), number)
+                for store in self._stores_of(artifact_id, number)
+            ]
+        return places
+
+    def is_absent(self, place: Place) -> bool:
+        """Whether the source said that it has no such object."""
+        return (place.source.url, place.key) in self._absent
+
+    def may_ask(self, source: Source) -> bool:
+        """Whether the source is worth asking now."""
+        return source.health.may_ask(self._now_s())
+
+    def unavailable(self) -> GenctlError | None:
+        """Why a store is not asked now, if there is one that is not: what it has is not lost."""
+        for store in self.stores:
+            if not self.may_ask(store):
+                return self._errors.get(store.url)
+        return None
+
+    def absent(self, place: Place) -> None:
+        """The source has no such object; it is not asked for it again."""
+        with self._lock:
+            self._absent.add((place.source.url, place.key))
+
+    def failed(self, place: Place, error: GenctlError) -> None:
+        """The source did not answer as it should."""
+        with self._lock:
+            place.source.health.failed(self._now_s())
+            self._errors[place.source.url] = error
+
+    def lied(self, place: Place, error: PeerCorrupt) -> None:
+        """The peer sent other bytes than those it was asked for."""
+        with self._lock:
+            place.source.health.lied(self._now_s())
+        emit("peer_corrupt", peer=place.source.url, key=place.key, message=error.message)
+
+    def succeeded(self, place: Place) -> None:
+        """The source did what it was asked."""
+        with self._lock:
+            place.source.health.succeeded(self._now_s())
+
+    def _stores_of(self, artifact_id: str, number: int) -> tuple[Source, ...]:
+        return _rotated(self.stores, symbol_store(artifact_id, number, len(self.stores)))
+
+    def _worth_asking(self, places: list[Place]) -> list[Place]:
+        return [
+            place for place in places if not self.is_absent(place) and self.may_ask(place.source)
+        ]
+
+
+def corrupt(place: Place, offset_bytes: int = 0) -> PeerCorrupt:
+    """The error for a peer that sent wrong bytes, at so many bytes from the place."""
+    return PeerCorrupt(
+        f"{place.source.url} sent other bytes than {place.key} has at "
+        f"{place.offset + offset_bytes}; it is not asked for now. Scrub that node, or take it out "
+        "of the peers",
+        peer=place.source.url,
+        key=place.key,
+    )
+
+
+def _rotated(sources: tuple[Source, ...], turn: int) -> tuple[Source, ...]:
+    if not sources:
+        return ()
+    first = turn % len(sources)
+    return sources[first:] + sources[:first]

@@ -1,0 +1,120 @@
+"""Tables of chunk hashes: kept beside the artifacts they belong to, or asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+
+from durable import files
+from manifests.errors import (
+    BodyMismatch,
+    DiskError,
+    ExpansionExceeded,
+    LengthExceeded,
+    ObjectMissing,
+    StoreUnavailable,
+    TransferDeadline,
+    Unrepairable,
+)
+from replicator.signed_chunks import SignedChunks
+from replicator.sources import Place, Sources, corrupt
+from replicator.tally import Counting
+from symbols.table import check_table
+
+
+class Tables:
+    """The tables in a node's folder, and those that its sources have."""
+
+    def __init__(self, folder: Path, sources: Sources, counting: Counting) -> None:
+        self._folder = folder
+        self._sources = sources
+        self._counting = counting
+
+    def find(self, chunks: SignedChunks) -> bytes:
+        """The table that the manifest pins.
+
+        Raises:
+            Unrepairable: nobody has it.
+            StoreUnavailable, BodyMismatch, TransferDeadline: somebody who may have it cannot be
+                asked.
+        """
+        kept = self._kept(chunks)
+        if self._fits(chunks, kept):
+            return kept
+        lost: set[int] = set()
+        unanswered: set[int | None] = set()
+        for place, number in self._sources.of_table(chunks.artifact_id, chunks.geometry):
+            table = self._read(chunks, place)
+            if table is None:
+                unanswered.add(number)
+                continue
+            if self._fits(chunks, table):
+                self._count(chunks, lost - unanswered - {number})
+                return table
+            if number is not None:
+                lost.add(number)
+            elif table:
+                self._sources.lied(place, corrupt(place))
+        self._count(chunks, lost - unanswered)
+        unavailable = chunks.unavailable or self._sources.unavailable()
+        if unavailable is not None:
+            raise unavailable
+        damaged = self._counting.damaged_of(chunks.artifact_id)
+        raise Unrepairable(
+            f"{chunks.artifact.name} ({chunks.artifact_id[:12]}…) cannot be fetched: no symbol has "
+            f"an intact table; symbols lost or damaged: {damaged}, it survives "
+            f"{chunks.artifact.symbols.survives}. Publish it again from the writer's home, or "
+            "restore the store",
+            artifact=chunks.artifact.name,
+            artifact_id=chunks.artifact_id,
+            damaged_symbols=damaged,
+        )
+
+    def keep(self, chunks: SignedChunks) -> None:
+        """Keep the table of an artifact that is here, for the next repair and for peers."""
+        if not chunks.is_single and self._kept(chunks) != chunks.table:
+            files.cache_file(self._folder / chunks.artifact_id, chunks.table)
+
+    def _kept(self, chunks: SignedChunks) -> bytes:
+        try:
+            return (self._folder / chunks.artifact_id).read_bytes()
+        except OSError:
+            return b""
+
+    @staticmethod
+    def _fits(chunks: SignedChunks, table: bytes) -> bool:
+        return check_table(chunks.geometry, chunks.artifact.symbols, table)
+
+    def _count(self, chunks: SignedChunks, lost: AbstractSet[int | None]) -> None:
+        for number in lost:
+            if number is not None:
+                self._counting.damaged(chunks.artifact_id, number)
+
+    def _read(self, chunks: SignedChunks, place: Place) -> bytes | None:
+        """What stands there, nothing if that is lost, ``None`` if it cannot be asked."""
+        if self._sources.is_absent(place):
+            return b"" if place.source.kind == "store" else None
+        if not self._sources.may_ask(place.source):
+            return None
+        length = chunks.geometry.table_size_bytes
+        source = place.source
+        table = b""
+        try:
+            table = source.store.get(place.key, offset=place.offset, length=length)
+        except ObjectMissing:
+            self._sources.absent(place)
+        except (
+            StoreUnavailable,
+            BodyMismatch,
+            TransferDeadline,
+            LengthExceeded,
+            ExpansionExceeded,
+        ) as error:
+            self._sources.failed(place, error)
+            if source.kind == "store":
+                chunks.unavailable = error
+            return None
+        except DiskError:
+            pass  # a bad sector: another symbol brings its own
+        self._counting.moved(source.kind, source.url, len(table))
+        return table
