@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from controller.commands import demo, generations, node, query, release, writer
+from controller.commands import demo, generations, node, query, release, scrub, writer
 from controller.terminal import report_error
 from manifests.errors import DiskError, GenctlError
 
@@ -51,8 +51,12 @@ for command in (
     *writer.COMMANDS,
     *release.COMMANDS,
     *generations.COMMANDS,
+    scrub.stores_scrub,
     node.node,
     query.query,
     demo.demo,
 ):
     main.add_command(command)
+
+for command in scrub.NODE_COMMANDS:
+    node.node.add_command(command)

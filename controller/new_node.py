@@ -20,6 +20,10 @@ _KNOWN = {
     "generations",
     "incoming",
     "active.json",
+    "state.json",
+    "scrub.json",
+    "scrub.lock",
+    "throughput.json",
     "lock",
 }
 

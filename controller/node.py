@@ -6,21 +6,29 @@
     NODE/root.json       the root of trust it was given
     NODE/trust/          signed metadata as last refreshed, and the high-water mark
     NODE/artifacts/      every artifact once, by content
+    NODE/tables/         the hashes of their chunks
     NODE/generations/    resident generations
     NODE/incoming/       files in flight
     NODE/active.json     the pointer
+    NODE/state.json      damage that could not be mended
+    NODE/scrub.json      how far the scrub of the disk has come
+    NODE/throughput.json how fast the last transfer was
     NODE/lock            held while a command changes the node
+    NODE/scrub.lock      held while a scrub reads the disk
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from activator.gate import pass_gate
 from activator.pointer import Pointer, PointerFile, swap
-from controller import clock, settings
+from activator.state import NodeState, StateFile
+from controller import clock, degraded, settings, wiring
+from controller.throughput import Stopwatch, record_throughput
 from durable import files
 from index.embedding import Embedder, make_embedder
 from index.residence import Residence
@@ -39,7 +47,7 @@ from replicator.bring import Brought, bring
 from replicator.fetch import Progress
 from replicator.plan import FetchPlan
 from replicator.trust import Trust
-from store.locate import open_store
+from store.spread import SpreadStore
 
 MIN_COMMIT_SEQ_DEADLINE_MS = 5_000
 FETCH_WAIT_MS = 60_000
@@ -80,6 +88,11 @@ class NodeHome:
         )
         self.residence = Residence(home)
         self._pointer_file = PointerFile(home)
+        self._state_file = StateFile(home)
+
+    def stores(self) -> SpreadStore:
+        """The stores this node follows, as one."""
+        return wiring.node_stores(self.settings)
 
     def trust(self) -> Trust:
         """The node's trust state."""
@@ -113,11 +126,22 @@ class NodeHome:
         """
         with files.locked(self.home / "lock", "bootstrap"):
             files.remove_temporaries(self.home)
-            store = open_store(self.settings.store)
+            store = self.stores()
             trusted = self.trust().refresh(store)
             record = trusted.record
             entry = record.active_entry()
-            brought = bring(entry, trusted, self.residence, store, self.home / "incoming", on_plan)
+            supply = wiring.supply(self.settings, store)
+            watch = Stopwatch(time.monotonic)
+            brought = bring(
+                entry,
+                trusted,
+                self.residence,
+                supply,
+                self.home / "incoming",
+                lambda plan: watch.started(on_plan(plan)),
+            )
+            record_throughput(self.home, brought.tally.fetched_bytes, watch.passed_s())
+            degraded.found_intact(self, {a.blake3 for a in brought.verified.manifest.artifacts})
             pointer = self._pointer_if_sound()
             if pointer is not None and pointer.held_back == entry.generation_id:
                 return BootstrapReport(pointer, brought, activated=False, held_back=True)
@@ -127,8 +151,10 @@ class NodeHome:
             self._bind(embedder)
             held_back = pointer.held_back if pointer else None
             if pointer is not None and pointer.active == entry and held_back is None:
+                degraded.activated(self)
                 return BootstrapReport(pointer, brought, activated=False, held_back=False)
             active = swap(self.home, brought.verified, entry)
+            degraded.activated(self)
             return BootstrapReport(active.pointer, brought, activated=True, held_back=False)
 
     def rollback(self) -> Pointer:
@@ -146,12 +172,7 @@ class NodeHome:
             if pointer.held_back is not None:
                 return pointer
             record = self.record()
-            resident = self.residence.resident_ids()
-            older = [
-                entry
-                for entry in record.retained_entries()
-                if entry.high_seq < pointer.active.high_seq and entry.generation_id in resident
-            ]
+            older = self.older_here(record, pointer)
             if not older:
                 raise NothingPublished(
                     f"no retained generation older than {pointer.active.generation_id} is here"
@@ -159,8 +180,23 @@ class NodeHome:
             target = older[-1]
             verified = self.residence.reopen(target, pointer.shard)
             pass_gate(verified, record, target, self.embedder())
-            held_back = pointer.active.generation_id
-            return swap(self.home, verified, target, held_back=held_back).pointer
+            held_back = self.state().demoted_from or pointer.active.generation_id
+            pointer = swap(self.home, verified, target, held_back=held_back).pointer
+            degraded.activated(self)
+            return pointer
+
+    def older_here(self, record: ControlRecord, pointer: Pointer) -> list[GenerationEntry]:
+        """The retained generations older than the active one that are here, oldest first."""
+        resident = self.residence.resident_ids()
+        return [
+            entry
+            for entry in record.retained_entries()
+            if entry.high_seq < pointer.active.high_seq and entry.generation_id in resident
+        ]
+
+    def state(self) -> NodeState:
+        """Whether the node can read all that it should."""
+        return self._state_file.read()
 
     def pointer(self) -> Pointer:
         """The node's pointer.
@@ -180,8 +216,15 @@ class NodeHome:
         """What the node serves and holds, as ``genctl node status --json`` prints it."""
         pointer = self._pointer_file.read()
         record = self.record() if pointer else None
+        state = self.state()
         return {
-            "store": self.settings.store,
+            "state": state.state,
+            "demoted_from": state.demoted_from,
+            "damage": [
+                f"{each.artifact} ({each.artifact_id[:12]}…): {each.error}: {each.message}"
+                for each in state.damage
+            ],
+            "stores": list(self.settings.stores),
             "shard": pointer.shard if pointer else None,
             "active": pointer.active.generation_id if pointer else None,
             "commit_seq": pointer.active.high_seq if pointer else None,
@@ -240,15 +283,18 @@ class NodeHome:
             BadQuery, GenerationCollected, NotYetActivated: see :mod:`query.resolve`.
             StoreUnavailable, TrustError …: the past asked for is later than what is known here, and
                 the store cannot be asked.
+            ArtifactHashMismatch: that generation has damage here that could not be mended.
         """
         keep_waiting = clock.poller(deadline_ms)
-        return resolve(
+        entry = resolve(
             lambda: self.pointer().active,
             lambda: self._record_up_to(as_of_commit_seq or 0, keep_waiting),
             as_of_commit_seq=as_of_commit_seq,
             min_commit_seq=min_commit_seq,
             keep_waiting=keep_waiting,
         )
+        degraded.refuse_damaged(self.state(), entry.generation_id)
+        return entry
 
     def _record_up_to(self, commit_seq: int, keep_waiting: Callable[[], bool]) -> ControlRecord:
         """The last record; a newer one, if this one may not know all generations up to then.
@@ -261,17 +307,18 @@ class NodeHome:
         if not record.published or record.published[-1].high_seq >= commit_seq:
             return record
         with files.locked(self.home / "lock", "query", keep_waiting=keep_waiting):
-            return self.trust().refresh(open_store(self.settings.store)).record
+            return self.trust().refresh(self.stores()).record
 
     def _fetch_old(self, entry: GenerationEntry) -> VerifiedGeneration:
         """Bring a retained generation that is not here, without activating it."""
         keep_waiting = clock.poller(FETCH_WAIT_MS)
         with files.locked(self.home / "lock", "query", keep_waiting=keep_waiting):
-            store = open_store(self.settings.store)
+            store = self.stores()
             trusted = self.trust().refresh(store)
             current = trusted.record.entry(entry.generation_id)
+            supply = wiring.supply(self.settings, store)
             incoming = self.home / "incoming"
-            return bring(current, trusted, self.residence, store, incoming, unwatched).verified
+            return bring(current, trusted, self.residence, supply, incoming, unwatched).verified
 
     def _embedder_for(self, writer: EmbedderRecord) -> Embedder:
         """The node's embedder; a node without one takes the writer's."""

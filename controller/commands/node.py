@@ -131,7 +131,7 @@ def status(home: Path, as_json: bool) -> None:
         [
             (name.replace("_", " "), "\n".join(value) if isinstance(value, list) else str(value))
             for name, value in state.items()
-            if value is not None
+            if value not in (None, [])
         ],
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,11 +32,16 @@ if TYPE_CHECKING:
 def serve(home: Path, listen: str, as_json: bool) -> None:
     """Let other nodes fetch what this node has verified, until it is interrupted.
 
+    Meanwhile the node's disk is scrubbed, and events go to stderr, one line of JSON each.
+
     Anyone who reaches the address can read, without authentication; whoever fetches verifies the
     bytes. Listen on an address that only peers reach.
     """
+    from controller import clock
     from controller import serve as server
     from controller.node import NodeHome
+    from controller.node_scrub import background
+    from controller.telemetry import telling
 
     node = NodeHome(home)
     application = peer_application_of(node)
@@ -48,7 +54,8 @@ def serve(home: Path, listen: str, as_json: bool) -> None:
             else:
                 say(f"Serving what {home} has verified at {url}; Ctrl-C ends it")
 
-        server.serve(application, listener, [], on_ready)
+        with telling(sys.stderr, clock.now):
+            server.serve(application, listener, [background(node)], on_ready)
 
 
 def peer_application_of(node: NodeHome) -> FastAPI:

@@ -1,0 +1,227 @@
+"""Looking ahead and looking after: plan, scrub and repair of a node, scrub of the stores."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from controller.commands.options import home_argument, json_option, node_argument, open_writer
+from controller.terminal import emit_json, facts, plural, progress, say, size, table
+
+if TYPE_CHECKING:
+    from controller.node import NodeHome
+    from controller.node_plan import NodePlan
+    from controller.node_scrub import ScrubReport
+    from controller.writer_scrub import StoresReport
+
+
+@click.command()
+@node_argument
+@json_option
+def plan(home: Path, as_json: bool) -> None:
+    """Show what the next bootstrap will move, from where, and how long it will take.
+
+    Nothing is fetched. Sources are asked what they have, so damage that only shows when bytes are
+    read is not foreseen.
+    """
+    from controller.node import NodeHome
+    from controller.node_plan import plan as made
+
+    found = made(NodeHome(home))
+    if as_json:
+        emit_json(_plan_described(found))
+        return
+    _tell_plan(found)
+
+
+def _plan_described(found: NodePlan) -> dict[str, Any]:
+    foreseen = found.forecast
+    return {
+        "generation_id": found.manifest.generation_id,
+        "commit_seq": found.manifest.commits.high_seq,
+        "generation_bytes": found.manifest.size_bytes,
+        "reuse_bytes": foreseen.reuse_bytes,
+        "resume_bytes": foreseen.resume_bytes,
+        "fetch_bytes": foreseen.fetch_bytes,
+        "peer_bytes": foreseen.bytes_from("peer"),
+        "store_bytes": foreseen.bytes_from("store"),
+        "table_bytes": foreseen.table_bytes,
+        "repair_bytes": foreseen.repair_bytes,
+        "rebuilt_bytes": foreseen.rebuilt_bytes,
+        "sources": [
+            {
+                "kind": source.kind,
+                "url": source.url,
+                "bytes": source.size_bytes,
+                "unavailable": source.unavailable,
+            }
+            for source in foreseen.sources
+        ],
+        "unrepairable": [
+            {
+                "artifact": each.artifact.name,
+                "artifact_id": each.artifact.blake3,
+                "reason": each.reason,
+            }
+            for each in foreseen.shortfalls
+        ],
+        "disk_peak_bytes": foreseen.disk_peak_bytes,
+        "disk_free_bytes": found.disk_free_bytes,
+        "estimated_s": round(found.estimate.seconds, 3),
+        "estimate_basis": found.estimate.basis,
+    }
+
+
+def _tell_plan(found: NodePlan) -> None:
+    foreseen, manifest = found.forecast, found.manifest
+    what = f"{manifest.generation_id}, commit_seq {manifest.commits.high_seq}"
+    if not (foreseen.fetch_bytes or foreseen.resume_bytes or foreseen.shortfalls):
+        say(f"Nothing to fetch: all of {what} is here and intact.")
+        return
+    rows = [
+        ("here already, reused", size(foreseen.reuse_bytes)),
+        ("here in part, resumed", size(foreseen.resume_bytes)),
+        ("from peers", size(foreseen.bytes_from("peer"))),
+        ("from stores", size(foreseen.bytes_from("store"))),
+    ]
+    if foreseen.repair_bytes:
+        rows += [
+            ("  of that, repair symbols", size(foreseen.repair_bytes)),
+            ("rebuilt from them", size(foreseen.rebuilt_bytes)),
+        ]
+    rows += [
+        ("disk needed", f"{size(foreseen.disk_peak_bytes)} of {size(found.disk_free_bytes)} free"),
+        ("time", f"{_duration(found.estimate.seconds)} ({found.estimate.basis})"),
+    ]
+    facts(f"To {what}", rows)
+    say("")
+    table(
+        [("bytes", "right"), ("source", "left")],
+        [(size(source.size_bytes), source.url) for source in foreseen.sources],
+    )
+    for source in foreseen.sources:
+        if source.unavailable is not None:
+            say(f"  no answer from {source.url}: {source.unavailable}")
+    for each in foreseen.shortfalls:
+        say(f"  cannot be had: {each.artifact.name}: {each.reason}")
+    say("Damage that only shows when bytes are read is not foreseen.")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 1:
+        return "less than a second"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+@click.command("scrub")
+@node_argument
+@click.option("--from-start", is_flag=True, help="Begin a new pass instead of going on.")
+@json_option
+def node_scrub(home: Path, from_start: bool, as_json: bool) -> None:
+    """Read and check all that a node holds, and mend what rotted.
+
+    As fast as limits.scrub_bytes_per_s in node.json allows; one that was stopped goes on where it
+    was. What cannot be mended is not served: see `genctl node status`.
+    """
+    from controller.node_scrub import scrub
+
+    _run(
+        home,
+        as_json,
+        lambda node: scrub(node, ending=threading.Event(), from_start=from_start),
+    )
+
+
+@click.command()
+@node_argument
+@json_option
+def repair(home: Path, as_json: bool) -> None:
+    """Check the generation a node serves, at once and at full speed, and mend it."""
+    from controller.node_scrub import repair as repaired
+
+    _run(home, as_json, lambda node: repaired(node, ending=threading.Event()))
+
+
+def _run(home: Path, as_json: bool, act: Callable[[NodeHome], ScrubReport]) -> None:
+    from controller.node import NodeHome
+
+    node = NodeHome(home)
+    report = act(node)
+    found = report.found
+    if as_json:
+        described = found.model_dump() | {
+            "resumed": report.resumed,
+            "state": node.state().state,
+            "generation_id": node.status()["active"],
+        }
+        emit_json(described | {"unmended": [error.message for error in report.failures]})
+    else:
+        read = f"{plural(found.artifacts, 'artifact')}, {size(found.read_bytes)}"
+        if not found.damaged_artifacts:
+            say(f"All is intact: {read} read.")
+        else:
+            say(
+                f"{found.damaged_artifacts} of {plural(found.artifacts, 'artifact')} damaged, "
+                f"{found.mended_artifacts} mended; {size(found.read_bytes)} read, "
+                f"{size(found.fetched_bytes)} fetched, {size(found.rebuilt_bytes)} rebuilt."
+            )
+    if report.failures:
+        raise report.failures[0]
+
+
+@click.command("scrub")
+@home_argument
+@json_option
+def stores_scrub(home: Path, as_json: bool) -> None:
+    """Check all that the stores should hold, and send again what is lost or damaged.
+
+    Every symbol of every retained generation is read. Damaged artifacts in HOME are mended first,
+    from what the stores have.
+    """
+    from controller.writer_scrub import scrub
+
+    with progress("Checking") as start:
+        report = scrub(open_writer(home), start)
+    if as_json:
+        emit_json(asdict(report))
+        return
+    _tell_stores(report)
+
+
+def _tell_stores(report: StoresReport) -> None:
+    table(
+        [
+            ("objects", "right"),
+            ("read", "right"),
+            ("lost", "right"),
+            ("damaged", "right"),
+            ("sent again", "right"),
+            ("store", "left"),
+        ],
+        [
+            (
+                f"{each.objects:,}",
+                size(each.read_bytes),
+                f"{each.lost:,}",
+                f"{each.damaged:,}",
+                f"{each.recreated:,}",
+                each.url,
+            )
+            for each in report.stores
+        ],
+    )
+    if report.mended_artifacts:
+        say(f"{plural(report.mended_artifacts, 'damaged artifact')} mended in the writer's home.")
+    say("The stores hold all of every retained generation.")
+
+
+NODE_COMMANDS = (plan, node_scrub, repair)

@@ -1,0 +1,134 @@
+"""What a node does about damage that it cannot mend: it reads none of it, and says so.
+
+The generation that is damaged is refused by name. If it was the active one and an older one that
+is retained and intact is here, the pointer moves there, and back once the damage is gone.
+What changes the state is called with the node's lock held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
+
+from activator import state
+from activator.gate import pass_gate
+from activator.pointer import swap
+from activator.state import Damage, NodeState
+from index.verification import VerifiedGeneration
+from manifests.errors import ArtifactHashMismatch, GenctlError
+from manifests.record import GenerationEntry
+from replicator.repair_events import emit
+
+if TYPE_CHECKING:
+    from controller.node import NodeHome
+
+
+def demote(node: NodeHome, damage: Damage) -> None:
+    """Take note of damage that could not be mended, and serve no generation that has it.
+
+    Raises:
+        DiskFull, DiskError: the disk refuses.
+    """
+    known = node.state()
+    others = tuple(each for each in known.damage if each.artifact_id != damage.artifact_id)
+    everything = (*others, damage)
+    damaged_ids = {each for known_damage in everything for each in known_damage.generation_ids}
+    # The pointer first: whoever asks meanwhile is answered from one generation or the other.
+    left = _serve_older(node, damaged_ids)
+    before, _ = state.move(node.home, everything, known.demoted_from or left)
+    if before.state == "healthy":
+        emit("read_degraded_mode_entered", **damage.model_dump(mode="json"))
+
+
+def found_intact(node: NodeHome, artifact_ids: AbstractSet[str]) -> None:
+    """Take note that these artifacts are whole, if it was known otherwise."""
+    known = node.state()
+    left = tuple(each for each in known.damage if each.artifact_id not in artifact_ids)
+    _move(node, left, known.demoted_from)
+
+
+def activated(node: NodeHome) -> None:
+    """Take note that the node serves what it should: it is not demoted from anything."""
+    _move(node, node.state().damage, None)
+
+
+def go_back(node: NodeHome) -> None:
+    """Serve the generation again that the node was demoted from, if it is whole by now.
+
+    Raises:
+        GenctlError: it is not; the node serves what it served.
+    """
+    known = node.state()
+    if known.demoted_from is None or known.damage_of(known.demoted_from) is not None:
+        return
+    pointer, record = node.pointer(), node.record()
+    entry = record.entry(known.demoted_from)
+    if (
+        entry in record.retained_entries()
+        and entry.generation_id != pointer.held_back
+        and pointer.active.high_seq < entry.high_seq <= record.active_entry().high_seq
+    ):
+        swap(node.home, _proven(node, entry), entry, held_back=pointer.held_back)
+    activated(node)
+
+
+def refuse_damaged(known: NodeState, generation_id: str) -> None:
+    """Refuse to read a generation that has damage, even if it was opened before that was found.
+
+    Raises:
+        ArtifactHashMismatch: it has.
+    """
+    damage = known.damage_of(generation_id)
+    if damage is not None:
+        raise ArtifactHashMismatch(
+            f"{generation_id} is not read: {damage.artifact} is damaged on this node's disk and "
+            f"could not be mended ({damage.error}). Run `genctl node repair` here when what it "
+            "lacked is back; runbooks/degraded.md says how",
+            generation_id=generation_id,
+            artifact=damage.artifact,
+            artifact_id=damage.artifact_id,
+        )
+
+
+def _serve_older(node: NodeHome, damaged_ids: AbstractSet[str]) -> str | None:
+    """Move the pointer off a damaged generation, if there is somewhere to go; which one it left."""
+    try:
+        pointer, record = node.pointer(), node.record()
+        wanted = record.active_entry()
+    except GenctlError:
+        return None  # nothing is served, or nothing that could be checked
+    active = pointer.active
+    if active.generation_id not in damaged_ids:
+        # Perhaps a scrub was killed between this function and the note of what it did.
+        is_left = wanted.high_seq > active.high_seq and wanted.generation_id in damaged_ids
+        return wanted.generation_id if is_left else None
+    for entry in reversed(node.older_here(record, pointer)):
+        if entry.generation_id in damaged_ids:
+            continue
+        try:
+            verified = _proven(node, entry)
+        except GenctlError:
+            continue  # damaged too, which the scrub comes to
+        swap(node.home, verified, entry, held_back=pointer.held_back)
+        return active.generation_id
+    return None
+
+
+def _proven(node: NodeHome, entry: GenerationEntry) -> VerifiedGeneration:
+    record = node.record()
+    verified = node.residence.reopen(entry, record.shard)
+    pass_gate(verified, record, entry, node.embedder())
+    return verified
+
+
+def _move(node: NodeHome, damage: tuple[Damage, ...], demoted_from: str | None) -> None:
+    before, after = state.move(node.home, damage, demoted_from)
+    if (before.state, after.state) == ("read-degraded", "healthy"):
+        emit("read_degraded_mode_exited", **_facts(before))
+
+
+def _facts(before: NodeState) -> dict[str, object]:
+    return {
+        "artifacts": [each.artifact for each in before.damage],
+        "demoted_from": before.demoted_from,
+    }

@@ -1,0 +1,591 @@
+"""Rot on a node's disk and in the stores: found, mended, or named and not served."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activator.state import StateFile, move
+from controller import node_scrub
+from controller.node import NodeHome
+from controller.node_scrub import ScrubProgress, background, last_progress, repair, scrub
+from controller.writer import WriterHome
+from controller.writer_scrub import scrub as scrub_stores
+from durable import files
+from manifests.errors import (
+    ArtifactHashMismatch,
+    HomeLocked,
+    StoreUnavailable,
+    Unrepairable,
+)
+from manifests.generation import ArtifactFile
+from query.request import Request
+from replicator.repair_events import EVENTS
+from tests.support.corpus import upserts
+from tests.support.homes import add, copy_with_store, flip, make_node, make_writer
+from tests.support.process import Console, Genctl
+from tests.system.world import copy
+
+DIMENSIONS = 256
+DEADLINE_S = 60
+NEVER = threading.Event()
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> WriterHome:
+    """Two generations; most of the first is in the second."""
+    home = make_writer(tmp_path_factory.mktemp("scrub"), dimensions=DIMENSIONS)
+    add(home, upserts(range(2000)))
+    make_node(home)
+    add(home, upserts([5000]))
+    NodeHome(home.home.parent / "node").bootstrap()
+    return home
+
+
+@pytest.fixture
+def writer(made: WriterHome, tmp_path: Path) -> WriterHome:
+    return copy_with_store(made, tmp_path)
+
+
+@pytest.fixture
+def node(made: WriterHome, writer: WriterHome, tmp_path: Path) -> NodeHome:
+    """A node that has both generations, and follows the store of this test alone."""
+    home = tmp_path / "node"
+    copy(made.home.parent / "node", home)
+    path = home / "node.json"
+    changed = {"stores": list(writer.settings.stores), "limits": {"scrub_bytes_per_s": 1 << 40}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    return NodeHome(home)
+
+
+class Events(logging.Handler):
+    """The events that were told, by name, with their facts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, dict[str, Any]]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append((record.getMessage(), record.__dict__["facts"]))
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.told]
+
+
+@pytest.fixture
+def events() -> Iterator[Events]:
+    handler = Events()
+    level = EVENTS.level
+    EVENTS.addHandler(handler)
+    EVENTS.setLevel(logging.INFO)
+    yield handler
+    EVENTS.removeHandler(handler)
+    EVENTS.setLevel(level)
+
+
+def artifacts_of(writer: WriterHome, place: int = 1) -> list[ArtifactFile]:
+    return list(writer.built()[place].artifacts)
+
+
+def only_of(writer: WriterHome, place: int) -> list[ArtifactFile]:
+    """The artifacts of one of the generations that the other does not have."""
+    other = {each.blake3 for each in artifacts_of(writer, 1 - place)}
+    return [each for each in artifacts_of(writer, place) if each.blake3 not in other]
+
+
+def largest(artifacts: list[ArtifactFile]) -> ArtifactFile:
+    return max(artifacts, key=lambda each: each.size_bytes)
+
+
+def symbols_of(writer: WriterHome, artifact: ArtifactFile) -> Path:
+    store = Path(writer.settings.stores[0])
+    return store / "symbols" / artifact.blake3[:2] / artifact.blake3
+
+
+def rot(node: NodeHome, artifact: ArtifactFile, *offsets: int) -> Path:
+    path = node.residence.artifact_path(artifact.blake3)
+    for offset in offsets or (artifact.size_bytes // 2,):
+        flip(path, offset)
+    return path
+
+
+def ask(node: NodeHome, text: str = "unique7", **more: int) -> str:
+    answer = node.query(node.reader(), Request(text=text, mode="lexical"), **more)
+    return answer.hits[0].id
+
+
+@contextmanager
+def asking(node: NodeHome) -> Iterator[list[str]]:
+    """Queries one after the other by one reader, as long as the block runs; what they gave."""
+    answers: list[str] = []
+    ending = threading.Event()
+    begun = threading.Event()
+    reader = node.reader()
+
+    def loop() -> None:
+        while not ending.is_set():
+            try:
+                answer = node.query(reader, Request(text="unique7", mode="lexical"))
+                answers.append(answer.hits[0].id)
+            except Exception as error:  # noqa: BLE001 - told to the test
+                answers.append(repr(error))
+            begun.set()
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    assert begun.wait(DEADLINE_S)
+    try:
+        yield answers
+    finally:
+        ending.set()
+        thread.join(DEADLINE_S)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    pause = threading.Event()
+    while not holds():
+        assert time.monotonic() < end
+        pause.wait(0.01)
+
+
+def test_a_whole_node_is_read_once_and_nothing_is_fetched(
+    node: NodeHome, writer: WriterHome
+) -> None:
+    report = scrub(node, ending=NEVER)
+    held = {a.blake3: a.size_bytes for place in (0, 1) for a in artifacts_of(writer, place)}
+    assert report.found.artifacts == len(held)
+    assert report.found.read_bytes == sum(held.values())
+    assert (report.found.damaged_artifacts, report.found.fetched_bytes) == (0, 0)
+    assert report.failures == ()
+    progress = last_progress(node)
+    assert progress.position is None
+    assert progress.ended_at is not None
+    assert progress.last == report.found
+
+
+def test_row_33_rot_in_every_artifact_is_mended_while_queries_go_on(
+    node: NodeHome, writer: WriterHome
+) -> None:
+    held = {a.blake3: a for place in (0, 1) for a in artifacts_of(writer, place)}
+    whole = {name: node.residence.artifact_path(name).read_bytes() for name in held}
+    with asking(node) as answers:
+        # Not what is open: queries before the scrub would read it.
+        for artifact in only_of(writer, 0) or list(held.values()):
+            rot(node, artifact)
+        report = scrub(node, ending=NEVER)
+    assert set(answers) == {"d7"}
+    assert report.found.mended_artifacts == report.found.damaged_artifacts > 0
+    assert {n: node.residence.artifact_path(n).read_bytes() for n in held} == whole
+    assert node.state().state == "healthy"
+    for place in (0, 1):
+        entry = node.record().published[place]
+        node.residence.reopen(entry, node.pointer().shard)
+
+
+def test_row_33_a_missing_file_and_one_of_another_length_come_back_in_all_generations(
+    node: NodeHome, writer: WriterHome
+) -> None:
+    first, second = artifacts_of(writer, 1)[:2]
+    node.residence.artifact_path(first.blake3).unlink()
+    path = node.residence.artifact_path(second.blake3)
+    os.truncate(path, second.size_bytes - 1)
+    assert scrub(node, ending=NEVER).found.mended_artifacts == 2
+    for entry in node.record().published:
+        node.residence.reopen(entry, node.pointer().shard)
+        for artifact in writer.manifest(entry.generation_id).artifacts:
+            linked = node.residence.folder(entry.generation_id) / artifact.name
+            assert linked.samefile(node.residence.artifact_path(artifact.blake3))
+
+
+def test_a_damaged_manifest_is_brought_anew(node: NodeHome) -> None:
+    path = node.residence.generations / node.pointer().active.generation_id / "manifest.json"
+    whole = path.read_bytes()
+    flip(path, 30)
+    assert scrub(node, ending=NEVER).found.mended_artifacts == 1
+    assert path.read_bytes() == whole
+
+
+def test_row_33_what_cannot_be_mended_demotes_the_node_and_a_later_repair_takes_it_back(
+    node: NodeHome, writer: WriterHome, events: Events
+) -> None:
+    newest, older = node.pointer().active.generation_id, node.record().published[0].generation_id
+    artifact = largest(only_of(writer, 1))
+    away = symbols_of(writer, artifact).rename(writer.home.parent / "away")
+    with asking(node) as answers:
+        rot(node, artifact)
+        report = scrub(node, ending=NEVER)
+        assert isinstance(report.failures[0], Unrepairable)
+        until(lambda: node.pointer().active.generation_id == older)
+        assert set(answers) == {"d7"}
+    assert ask(NodeHome(node.home)) == "d7"
+    status = node.status()
+    assert (status["state"], status["demoted_from"]) == ("read-degraded", newest)
+    assert artifact.name in str(status["damage"])
+    assert "Unrepairable" in str(status["damage"])
+    with pytest.raises(ArtifactHashMismatch, match="repair"):
+        ask(node, as_of_commit_seq=node.record().published[1].high_seq)
+    assert scrub(node, ending=NEVER).failures, "it stays so, and says so again"
+    assert events.names.count("read_degraded_mode_entered") == 1
+
+    away.rename(symbols_of(writer, artifact))
+    assert repair(node, ending=NEVER).failures == ()
+    assert node.pointer().active.generation_id == newest
+    assert node.pointer().held_back is None
+    assert node.state().state == "healthy"
+    assert events.names.count("read_degraded_mode_exited") == 1
+    assert ask(node, "unique5000") == "d5000"
+
+
+def test_row_33_a_bootstrap_takes_a_demoted_node_back_too(
+    node: NodeHome, writer: WriterHome, events: Events
+) -> None:
+    newest = node.pointer().active.generation_id
+    artifact = largest(only_of(writer, 1))
+    away = symbols_of(writer, artifact).rename(writer.home.parent / "away")
+    rot(node, artifact)
+    scrub(node, ending=NEVER)
+    with pytest.raises(Unrepairable):
+        node.bootstrap()
+    assert node.state().demoted_from == newest
+    away.rename(symbols_of(writer, artifact))
+    assert node.bootstrap().activated
+    assert node.pointer().active.generation_id == newest
+    assert node.state().state == "healthy"
+    assert events.names[-1] == "read_degraded_mode_exited"
+
+
+def test_row_33_with_no_older_generation_queries_fail_by_name_and_read_no_rot(
+    node: NodeHome, writer: WriterHome, events: Events
+) -> None:
+    shared = [a for a in artifacts_of(writer, 1) if a not in only_of(writer, 1)]
+    artifact = largest(shared)
+    away = symbols_of(writer, artifact).rename(writer.home.parent / "away")
+    active = node.pointer().active
+    reader = node.reader()
+    request = Request(text="unique7", mode="lexical")
+    assert node.query(reader, request).hits[0].id == "d7"
+    rot(node, artifact)
+    assert scrub(node, ending=NEVER).failures
+    with pytest.raises(ArtifactHashMismatch) as caught:
+        node.query(reader, request)  # although its snapshot has been open since before
+    assert caught.value.facts["artifact"] == artifact.name
+    assert node.pointer().active == active
+    ((_, facts),) = [each for each in events.told if each[0] == "read_degraded_mode_entered"]
+    assert facts["artifact_id"] == artifact.blake3
+    away.rename(symbols_of(writer, artifact))
+    assert scrub(node, ending=NEVER).failures == ()
+    assert node.query(reader, request).hits[0].id == "d7"
+    assert node.state().state == "healthy"
+
+
+def test_rot_with_the_store_away_is_damage_until_it_is_back(
+    node: NodeHome, writer: WriterHome
+) -> None:
+    artifact = largest(only_of(writer, 1))
+    rot(node, artifact)
+    store = Path(writer.settings.stores[0])
+    store.rename(store.with_name("away"))
+    (failure,) = repair(node, ending=NEVER).failures
+    assert isinstance(failure, StoreUnavailable)
+    assert node.state().state == "read-degraded"
+    store.with_name("away").rename(store)
+    assert repair(node, ending=NEVER).failures == ()
+    assert node.state().state == "healthy"
+
+
+def test_a_lost_table_with_the_store_away_does_not_degrade_the_node(
+    node: NodeHome, writer: WriterHome
+) -> None:
+    table = node.residence.tables / largest(artifacts_of(writer)).blake3
+    table.unlink()
+    store = Path(writer.settings.stores[0])
+    store.rename(store.with_name("away"))
+    assert scrub(node, ending=NEVER).failures
+    assert node.state().state == "healthy"
+
+
+def test_an_operator_who_rolls_a_demoted_node_back_is_not_undone_by_a_repair(
+    node: NodeHome, writer: WriterHome
+) -> None:
+    """The generation held back is the one that was demoted, and stays so."""
+    add(writer, upserts([6000]))
+    node.bootstrap()
+    third = node.pointer().active.generation_id
+    known = {a.blake3 for place in (0, 1) for a in artifacts_of(writer, place)}
+    artifact = next(a for a in artifacts_of(writer, 2) if a.blake3 not in known)
+    away = symbols_of(writer, artifact).rename(writer.home.parent / "away")
+    rot(node, artifact)
+    assert repair(node, ending=NEVER).failures
+    assert node.rollback().held_back == third
+    rolled_back = node.pointer()
+    away.rename(symbols_of(writer, artifact))
+    assert scrub(node, ending=NEVER).failures == ()
+    assert node.pointer() == rolled_back
+    assert node.state().state == "healthy"
+
+
+def test_a_scrub_that_was_stopped_goes_on_where_it_was(
+    node: NodeHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_scrub, "SAVED_EVERY_BYTES", 1)
+    whole = scrub(node, ending=NEVER).found
+    ending = threading.Event()
+    really = files.replace_file
+
+    def stopping(path: Path, parts: Any, **more: int) -> None:
+        really(path, parts, **more)
+        if last_progress(node).found.read_bytes > whole.read_bytes // 2:
+            ending.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "replace_file", stopping)
+        with pytest.raises(node_scrub.Stopped):
+            scrub(node, ending=ending)
+    position = last_progress(node).position
+    assert position is not None
+    read_bytes = last_progress(node).found.read_bytes
+    assert whole.read_bytes // 2 < read_bytes < whole.read_bytes
+    report = scrub(node, ending=NEVER)
+    assert report.resumed
+    assert report.found == whole, "nothing twice, nothing left out"
+    assert not scrub(node, ending=NEVER).resumed
+
+
+def test_from_start_forgets_where_a_pass_was(node: NodeHome) -> None:
+    whole = scrub(node, ending=NEVER).found
+    ending = threading.Event()
+    ending.set()
+    with pytest.raises(node_scrub.Stopped):
+        scrub(node, ending=ending)
+    report = scrub(node, ending=NEVER, from_start=True)
+    assert (report.resumed, report.found) == (False, whole)
+
+
+def test_a_damaged_resume_point_begins_anew(node: NodeHome) -> None:
+    (node.home / "scrub.json").write_bytes(b"\0")
+    assert last_progress(node) == ScrubProgress()
+    assert scrub(node, ending=NEVER).found.artifacts > 0
+
+
+def test_reading_needs_no_lock_and_two_scrubs_are_one_too_many(node: NodeHome) -> None:
+    with files.locked(node.home / "lock", "test"):
+        assert scrub(node, ending=NEVER).failures == ()
+    with files.locked(node.home / "scrub.lock", "test"), pytest.raises(HomeLocked):
+        scrub(node, ending=NEVER)
+
+
+def test_the_background_scrub_mends_and_ends_when_told(node: NodeHome, writer: WriterHome) -> None:
+    artifact = largest(artifacts_of(writer))
+    path = node.residence.artifact_path(artifact.blake3)
+    whole = path.read_bytes()
+    rot(node, artifact)
+    ending = threading.Event()
+    thread = threading.Thread(target=background(node), args=[ending])
+    thread.start()
+    until(lambda: last_progress(node).ended_at is not None)
+    ending.set()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+    assert path.read_bytes() == whole
+
+
+def test_the_background_scrub_ends_at_once_while_it_waits_for_its_rate(
+    node: NodeHome,
+) -> None:
+    path = node.home / "node.json"
+    limits = {"limits": {"scrub_bytes_per_s": 1 << 10}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | limits))
+    ending = threading.Event()
+    thread = threading.Thread(target=background(NodeHome(node.home)), args=[ending])
+    thread.start()
+    until(lambda: not _can_lock(node.home / "scrub.lock"))
+    ending.set()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive()
+    assert last_progress(node).position is not None
+
+
+def _can_lock(path: Path) -> bool:
+    try:
+        with files.locked(path, "test"):
+            return True
+    except HomeLocked:
+        return False
+
+
+def test_row_43_a_repair_killed_at_any_step_leaves_nothing_worse_and_the_next_finishes(
+    node: NodeHome, writer: WriterHome, in_folder: Callable[[Path], Genctl]
+) -> None:
+    genctl = in_folder(node.home.parent)
+    artifact = largest(artifacts_of(writer))
+    (symbols_of(writer, artifact) / "00").unlink()
+    path = node.residence.artifact_path(artifact.blake3)
+    whole = path.read_bytes()
+    step = 0
+    while True:
+        rot(node, artifact, 0, artifact.size_bytes - 1)
+        killed = genctl.killed_at(step, "node", "repair", "node", "--json").killed
+        assert path.read_bytes()[1:-1] == whole[1:-1]
+        genctl("node", "repair", "node", "--json").ok()
+        assert path.read_bytes() == whole
+        if not killed:
+            break
+        step += 1
+    assert step > 3
+    assert ask(NodeHome(node.home), "unique5000") == "d5000"
+
+
+def test_row_43_a_scrub_killed_by_the_clock_goes_on(
+    node: NodeHome, writer: WriterHome, console: Console
+) -> None:
+    path = node.home / "node.json"
+    limits = {"limits": {"scrub_bytes_per_s": 1 << 20}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | limits))
+    artifact = largest(artifacts_of(writer))
+    whole = node.residence.artifact_path(artifact.blake3).read_bytes()
+    rot(node, artifact)
+    with console.start("node", "scrub", "node") as process:
+        until(lambda: process.poll() is not None or (node.home / "scrub.lock").exists())
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    limits = {"limits": {"scrub_bytes_per_s": 1 << 40}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | limits))
+    assert console("node", "scrub", "node", "--json").ok().json["state"] == "healthy"
+    assert node.residence.artifact_path(artifact.blake3).read_bytes() == whole
+
+
+def test_the_command_says_what_is_lost_and_fails_by_name(
+    node: NodeHome, writer: WriterHome, in_folder: Callable[[Path], Genctl]
+) -> None:
+    genctl = in_folder(node.home.parent)
+    assert "All is intact" in genctl("node", "scrub", "node").ok().out
+    artifact = largest(only_of(writer, 1))
+    away = symbols_of(writer, artifact).rename(writer.home.parent / "away")
+    rot(node, artifact)
+    genctl("node", "repair", "node").refused(6, "Unrepairable", artifact.name)
+    told = genctl("node", "status", "node").ok().out
+    assert "read-degraded" in told
+    assert artifact.name in told
+    away.rename(symbols_of(writer, artifact))
+    assert "1 mended" in genctl("node", "repair", "node").ok().out
+    assert "read-degraded" not in genctl("node", "status", "node").ok().out
+
+
+def test_a_node_in_an_impossible_transition_is_a_defect(tmp_path: Path) -> None:
+    assert StateFile(tmp_path).read().state == "healthy"
+    before, after = move(tmp_path, (), None)
+    assert before == after
+    assert not (tmp_path / "state.json").exists(), "healthy is nothing to write"
+
+
+# --- the stores -----------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_whole_stores_are_read_and_nothing_is_sent(writer: WriterHome) -> None:
+    store = Path(writer.settings.stores[0])
+    before = contents(store)
+    (found,) = scrub_stores(writer, lambda _: lambda _: None).stores
+    held = [key for key in before if key.startswith("symbols/")]
+    assert found.objects >= len(held)
+    assert found.read_bytes >= sum(len(before[key]) for key in held)
+    assert (found.lost, found.damaged, found.recreated) == (0, 0, 0)
+    assert contents(store) == before
+
+
+def test_lost_and_damaged_objects_are_made_again(writer: WriterHome) -> None:
+    store = Path(writer.settings.stores[0])
+    before = contents(store)
+    symbols = sorted(key for key in before if key.startswith("symbols/"))
+    lost = [*symbols[::7], *(k for k in before if k.startswith("targets/manifests/"))]
+    damaged = [key for key in symbols[3::7] if key not in lost]
+    for key in [*lost, "metadata/1.root.json"]:
+        (store / key).unlink()
+    for place, key in enumerate(damaged):
+        body = before[key]
+        flip(store / key, len(body) - 1 if place % 2 else 0)  # the table's last byte, or the first
+    (found,) = scrub_stores(writer, lambda _: lambda _: None).stores
+    assert contents(store) == before
+    assert found.lost == len(lost) + 1
+    assert found.damaged == len(damaged)
+    assert found.recreated == found.lost + found.damaged
+    assert contents(store) == before
+    (again,) = scrub_stores(writer, lambda _: lambda _: None).stores
+    assert again.recreated == 0
+
+
+def test_a_damaged_artifact_of_the_writer_is_mended_from_the_stores_first(
+    writer: WriterHome,
+) -> None:
+    store = Path(writer.settings.stores[0])
+    artifact, other = largest(artifacts_of(writer)), only_of(writer, 1)[0]
+    before = contents(store)
+    held = {each.name: each.read_bytes() for each in writer.residence.artifacts.iterdir()}
+    flip(writer.residence.artifact_path(artifact.blake3), 5)
+    writer.residence.artifact_path(other.blake3).unlink()
+    (symbols_of(writer, artifact) / "01").unlink()
+    report = scrub_stores(writer, lambda _: lambda _: None)
+    assert report.mended_artifacts == 2
+    assert contents(store) == before
+    assert {each.name: each.read_bytes() for each in writer.residence.artifacts.iterdir()} == held
+    add(writer, upserts([7000]))
+
+
+def test_what_both_the_writer_and_the_stores_lost_is_named(
+    writer: WriterHome, in_folder: Callable[[Path], Genctl]
+) -> None:
+    artifact = largest(artifacts_of(writer))
+    flip(writer.residence.artifact_path(artifact.blake3), 5)
+    shutil.rmtree(symbols_of(writer, artifact))
+    path = writer.home / "settings.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"stores": list(writer.settings.stores)})
+    )
+    genctl = in_folder(writer.home.parent)
+    genctl("scrub", "writer").refused(6, "Unrepairable", artifact.name)
+
+
+def test_three_stores_are_told_apart_and_made_whole(tmp_path: Path) -> None:
+    from controller.new_home import init_home
+    from controller.settings import WriterSettings
+
+    stores = [tmp_path / f"s{number}" for number in range(3)]
+    init_home(
+        tmp_path / "writer",
+        WriterSettings(
+            shard="main",
+            stores=tuple(map(str, stores)),
+            embedder="hashing",
+            dimensions=DIMENSIONS,
+        ),
+    )
+    writer = WriterHome(tmp_path / "writer")
+    add(writer, upserts(range(50)))
+    before = [contents(store) for store in stores]
+    symbols = [sorted(key for key in held if key.startswith("symbols/")) for held in before]
+    (stores[1] / symbols[1][0]).unlink()
+    flip(stores[2] / symbols[2][0])
+    (stores[2] / "metadata" / "timestamp.json").unlink()
+    first, second, third = scrub_stores(writer, lambda _: lambda _: None).stores
+    assert [contents(store) for store in stores] == before
+    assert (first.lost, first.damaged, first.recreated) == (0, 0, 0)
+    assert (second.lost, second.damaged, second.recreated) == (1, 0, 1)
+    assert (third.lost, third.damaged, third.recreated) == (1, 1, 2)
+    assert [each.url for each in (first, second, third)] == list(map(str, stores))
