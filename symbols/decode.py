@@ -1,16 +1,17 @@
 """Rebuilding a chunk of some symbols from the same chunk of others.
 
-zfec answers a bad share set with wrong bytes, or (for a repeated share number) never answers. So
-nothing reaches it before the set was checked: numbers in range and distinct, lengths exact, every
+A bad share set gives wrong bytes, and zfec, given a repeated share number, never answers. So
+nothing is decoded before the set was checked: numbers in range and distinct, lengths exact, every
 share equal to its hash in the table. The result is checked against the table as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from manifests.errors import BadSymbolSet
+from symbols.combinations import lost_blocks, repair_blocks
 from symbols.geometry import Geometry
 from symbols.table import check_chunk
 
@@ -34,14 +35,9 @@ def rebuild_chunks(
     """
     lengths = {number: geometry.chunk_range(number, chunk).length for number in wanted}
     _check_shares(geometry, table, wanted, chunk, shares)
-    blocks = _padded(geometry, chunk, shares)
-    sources = _decode_sources(geometry, blocks)
-    repairs = [number for number in wanted if not geometry.is_source(number)]
-    rebuilt = {number: sources[number] for number in wanted if geometry.is_source(number)}
-    rebuilt |= zip(repairs, _encode(geometry, sources, repairs), strict=True)
     results = {}
-    for number, block in rebuilt.items():
-        results[number] = memoryview(block)[: lengths[number]]
+    for number, block in _rebuilt(geometry, _padded(geometry, chunk, shares), wanted).items():
+        results[number] = block[: lengths[number]]
         if not check_chunk(geometry, table, number, chunk, results[number]):
             raise BadSymbolSet(
                 f"chunk {chunk} of symbol {number} was rebuilt wrongly from good shares "
@@ -96,29 +92,14 @@ def _padded(
     return blocks
 
 
-def _decode_sources(
-    geometry: Geometry, blocks: Mapping[int, bytes | memoryview]
-) -> Sequence[bytes | memoryview]:
-    """The ``k`` source blocks of a column, from any ``k`` of its blocks."""
-    from zfec import Decoder  # noqa: PLC0415 - slow to import, and a healthy fetch decodes nothing
-
-    repairs = sorted(number for number in blocks if not geometry.is_source(number))
-    # The decoder wants each source block at its own index; repair blocks stand in for the lost.
-    spare = iter(repairs)
-    numbers = tuple(number if number in blocks else next(spare) for number in range(geometry.k))
-    decoded: Sequence[bytes | memoryview] = Decoder(geometry.k, geometry.m).decode(
-        tuple(blocks[number] for number in numbers), numbers
-    )
-    return decoded
-
-
-def _encode(
-    geometry: Geometry, sources: Sequence[bytes | memoryview], numbers: Sequence[int]
-) -> Sequence[bytes]:
-    """Repair blocks of a column from its ``k`` source blocks."""
-    from zfec import Encoder  # noqa: PLC0415
-
-    if not numbers:
-        return ()
-    blocks: Sequence[bytes] = Encoder(geometry.k, geometry.m).encode(tuple(sources), tuple(numbers))
-    return blocks
+def _rebuilt(
+    geometry: Geometry, blocks: Mapping[int, bytes | memoryview], wanted: AbstractSet[int]
+) -> dict[int, memoryview]:
+    """The ``wanted`` blocks of a column, from any ``k`` of its blocks."""
+    k, m = geometry.k, geometry.m
+    known: dict[int, bytes | memoryview] = {**blocks}
+    known |= {number: block.data for number, block in lost_blocks(k, m, blocks).items()}
+    if any(not geometry.is_source(number) for number in wanted):
+        repairs = repair_blocks(k, m, [known[number] for number in range(k)])
+        known |= {k + index: block.data for index, block in enumerate(repairs)}
+    return {number: memoryview(known[number]) for number in wanted}

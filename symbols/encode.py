@@ -26,11 +26,8 @@ from blake3 import blake3
 from durable.files import fsync_stream, new_file, translated
 from manifests.errors import BadSymbolSet, DiskError
 from manifests.identifiers import HASH_SIZE_BYTES
+from symbols.combinations import SLICE_SIZE_BYTES, repair_blocks
 from symbols.geometry import Geometry
-from symbols.repair_blocks import repair_blocks
-
-SLICE_SIZE_BYTES = 128 << 10
-"""Twelve blocks of this size stay in a core's cache from hashing to encoding to writing."""
 
 COLUMNS_AHEAD = 4
 """For each thread; what is computed waits in memory, 2 MiB a column, while the disk is at work."""

@@ -3,9 +3,9 @@ from __future__ import annotations
 import random
 
 from hypothesis import given, settings, strategies
-from zfec import Encoder
+from zfec import Decoder, Encoder
 
-from symbols.repair_blocks import repair_blocks
+from symbols.combinations import lost_blocks, repair_blocks
 
 
 @given(strategies.integers(1, 40), strategies.integers(1, 12), strategies.integers(1, 300))
@@ -37,3 +37,20 @@ def test_sources_may_be_views_and_are_left_as_they_were() -> None:
     sources = [view[3:60], view[60:117]]
     repair_blocks(2, 4, sources)
     assert [bytes(source) for source in sources] == [data[3:60], data[60:117]]
+
+
+@given(strategies.integers(1, 30), strategies.integers(1, 8), strategies.integers(1, 300))
+@settings(deadline=None)
+def test_lost_blocks_are_the_ones_that_zfec_gives(k: int, repairs: int, length: int) -> None:
+    chance = random.Random(k * 1_000_003 + repairs * 1_009 + length)
+    sources = [chance.randbytes(length) for _ in range(k)]
+    m = k + repairs
+    blocks = dict(enumerate(Encoder(k, m).encode(tuple(sources), tuple(range(m)))))
+    left = sorted(chance.sample(range(m), k))
+    lost = {number: sources[number] for number in range(k) if number not in left}
+    rebuilt = lost_blocks(k, m, {number: blocks[number] for number in left})
+    assert {number: bytes(block) for number, block in rebuilt.items()} == lost
+    spare = iter(number for number in left if number >= k)
+    numbers = tuple(number if number in left else next(spare) for number in range(k))
+    decoded = Decoder(k, m).decode(tuple(blocks[number] for number in numbers), numbers)
+    assert [bytes(block) for block in decoded] == sources
