@@ -118,21 +118,31 @@ class Publisher:
         data = self._residence.manifest_bytes(generation_id)
         manifest = parse_manifest(data)
         if any(entry.generation_id == generation_id for entry in record.published):
-            self._repository.restore_target(manifest_target(generation_id), data)
-            return self._restore(manifest, progress)
+            return _report(
+                manifest, self.restore([generation_id], progress), already_published=True
+            )
         successor = with_published(record, entry_of(manifest, data))
         sent_before = self._sent(record)
         to_send = [a for a in manifest.artifacts if a.blake3 not in sent_before]
         sent = self._send_all(to_send, self._is_whole, progress)
         self._repository.commit(current, successor, now, [(manifest_target(generation_id), data)])
-        self._clear_shelf(manifest)
+        self._clear_shelf(manifest.artifacts)
         return _report(manifest, sent, already_published=False)
 
-    def _restore(self, manifest: GenerationManifest, progress: Progress) -> PublishReport:
-        """Read every symbol of a published generation and send again what is lost or damaged."""
-        sent = self._send_all(manifest.artifacts, self._is_same, progress)
-        self._clear_shelf(manifest)
-        return _report(manifest, sent, already_published=True)
+    def restore(self, generation_ids: Sequence[str], progress: Progress) -> list[Sent]:
+        """Compare published generations with the store, manifests and every symbol.
+
+        What is lost or damaged there is sent again. Artifacts that generations share are read once.
+        Raises what :meth:`publish` does.
+        """
+        artifacts: dict[str, ArtifactFile] = {}
+        for generation_id in generation_ids:
+            data = self._residence.manifest_bytes(generation_id)
+            self._repository.restore_target(manifest_target(generation_id), data)
+            artifacts |= {artifact.blake3: artifact for artifact in parse_manifest(data).artifacts}
+        sent = self._send_all(list(artifacts.values()), self._is_same, progress)
+        self._clear_shelf(artifacts.values())
+        return sent
 
     def _send_all(
         self, artifacts: Sequence[ArtifactFile], is_good: IsGood, progress: Progress
@@ -219,8 +229,8 @@ class Publisher:
     def _manifest(self, generation_id: str) -> GenerationManifest:
         return parse_manifest(self._residence.manifest_bytes(generation_id))
 
-    def _clear_shelf(self, manifest: GenerationManifest) -> None:
-        for artifact in manifest.artifacts:
+    def _clear_shelf(self, artifacts: Iterable[ArtifactFile]) -> None:
+        for artifact in artifacts:
             self._shelf.drop(artifact)
 
 

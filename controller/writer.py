@@ -258,12 +258,27 @@ class WriterHome:
             due = pending(current, resident, chosen)
             if not due and restore:
                 due = [chosen]
-                for prefix in MIRRORED_PREFIXES:
-                    self.store().mend(prefix)
+                self._mend_copies()
             progress: Progress = no_progress
             if on_start is not None:
                 progress = on_start(publisher.size_bytes_to_send(due, current.signed.record))
             return [publisher.publish(each, clock.now(), progress) for each in due]
+
+    def restore(self, generation_ids: Sequence[str], progress: Progress) -> None:
+        """Compare published generations with the stores, and send again what is lost or damaged.
+
+        Raises:
+            GenerationUnknown: one was not built here.
+            WriterFenced, StoreUnavailable, DiskFull, DiskError: see :class:`Publisher`.
+        """
+        with self.exclusively("scrub"):
+            self._mend_copies()
+            self.publisher().restore(generation_ids, progress)
+
+    def _mend_copies(self) -> None:
+        """Bring the copies in all stores but the first up to what that one has."""
+        for prefix in MIRRORED_PREFIXES:
+            self.store().mend(prefix)
 
     def activate(self, generation_id: str) -> bool:
         """Sign a record that makes a published generation the active one.

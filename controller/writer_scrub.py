@@ -65,7 +65,7 @@ def scrub(writer: WriterHome, on_start: Callable[[int], Progress]) -> StoresRepo
             store has it.
         ManifestError: a manifest is damaged in the writer's home.
         HomeLocked, WriterFenced, StoreUnavailable, DiskFull, DiskError: see
-            :meth:`WriterHome.publish`.
+            :meth:`WriterHome.restore`.
     """
     watched = _Watched(writer)
     with watched.exclusively("scrub"):
@@ -80,8 +80,7 @@ def scrub(writer: WriterHome, on_start: Callable[[int], Progress]) -> StoresRepo
         )
     )
     generation_ids = tuple(entry.generation_id for entry in record.retained_entries())
-    for generation_id in generation_ids:
-        watched.publish(generation_id, lambda _: progress)
+    watched.restore(generation_ids, progress)
     return StoresReport(generation_ids, mended, watched.findings())
 
 
