@@ -11,7 +11,6 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from activator import state
-from activator.gate import pass_gate
 from activator.pointer import swap
 from activator.state import Damage, NodeState
 from index.verification import VerifiedGeneration
@@ -117,6 +116,8 @@ def _serve_older(node: NodeHome, damaged_ids: AbstractSet[str]) -> str | None:
 def _proven(node: NodeHome, entry: GenerationEntry) -> VerifiedGeneration:
     record = node.record()
     verified = node.residence.reopen(entry, record.shard)
+    from activator.gate import pass_gate
+
     pass_gate(verified, record, entry, node.embedder())
     return verified
 

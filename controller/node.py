@@ -23,14 +23,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from activator.gate import pass_gate
 from activator.pointer import Pointer, PointerFile, swap
 from activator.state import NodeState, StateFile
 from controller import clock, degraded, settings, wiring
 from controller.throughput import Stopwatch, record_throughput
 from durable import files
-from index.embedding import Embedder, make_embedder
 from index.residence import Residence
 from index.verification import VerifiedGeneration
 from manifests.errors import (
@@ -40,14 +39,17 @@ from manifests.errors import (
 )
 from manifests.generation import EmbedderRecord
 from manifests.record import ControlRecord, GenerationEntry
-from query.reader import Reader
-from query.request import Answer, Request
 from query.resolve import resolve
 from replicator.bring import Brought, bring
 from replicator.fetch import Progress
 from replicator.plan import FetchPlan
 from replicator.trust import Trust
 from store.spread import SpreadStore
+
+if TYPE_CHECKING:
+    from index.embedding import Embedder
+    from query.reader import Reader
+    from query.request import Answer, Request
 
 MIN_COMMIT_SEQ_DEADLINE_MS = 5_000
 FETCH_WAIT_MS = 60_000
@@ -58,6 +60,11 @@ OnPlan = Callable[[FetchPlan], Progress]
 def unwatched(_: FetchPlan) -> Progress:
     """For callers that do not watch a fetch."""
     return lambda _: None
+
+
+def _load_libraries() -> None:
+    """Import what opens a generation: a quarter of a second that bytes can arrive in."""
+    import activator.gate  # noqa: F401
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,7 @@ class NodeHome:
                 supply,
                 self.home / "incoming",
                 lambda plan: watch.started(on_plan(plan)),
+                _load_libraries,
             )
             record_throughput(self.home, brought.tally.fetched_bytes, watch.passed_s())
             degraded.found_intact(self, {a.blake3 for a in brought.verified.manifest.artifacts})
@@ -147,6 +155,8 @@ class NodeHome:
                 return BootstrapReport(pointer, brought, activated=False, held_back=True)
             writer = brought.verified.manifest.embedder
             embedder = self._embedder_for(writer)
+            from activator.gate import pass_gate
+
             pass_gate(brought.verified, record, entry, embedder)
             self._bind(embedder)
             held_back = pointer.held_back if pointer else None
@@ -179,6 +189,8 @@ class NodeHome:
                 )
             target = older[-1]
             verified = self.residence.reopen(target, pointer.shard)
+            from activator.gate import pass_gate
+
             pass_gate(verified, record, target, self.embedder())
             held_back = self.state().demoted_from or pointer.active.generation_id
             pointer = swap(self.home, verified, target, held_back=held_back).pointer
@@ -248,6 +260,8 @@ class NodeHome:
         bound = self.settings.embedder
         if bound is None:
             raise HomeMissing(f"{self.home} has no generation yet; run `genctl node bootstrap`")
+        from index.embedding import make_embedder
+
         return make_embedder(bound.name, bound.dimensions)
 
     def reader(self) -> Reader:
@@ -256,6 +270,8 @@ class NodeHome:
         Raises:
             NothingPublished, PointerCorrupt: see :meth:`pointer`.
         """
+        from query.reader import Reader
+
         return Reader(self.residence, self.pointer().shard, self.embedder(), self._fetch_old)
 
     def query(
@@ -323,6 +339,8 @@ class NodeHome:
     def _embedder_for(self, writer: EmbedderRecord) -> Embedder:
         """The node's embedder; a node without one takes the writer's."""
         if self.settings.embedder is None:
+            from index.embedding import make_embedder
+
             return make_embedder(writer.name, writer.dimensions)
         return self.embedder()
 

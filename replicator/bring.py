@@ -13,7 +13,7 @@ from durable import files
 from index.residence import Residence
 from index.verification import ReadFiles, VerifiedGeneration
 from manifests.canonical import to_canonical
-from manifests.errors import GenerationUnknown, ManifestError, SizeRefused
+from manifests.errors import DiskFull, GenerationUnknown, ManifestError, SizeRefused
 from manifests.generation import ArtifactFile, GenerationManifest
 from manifests.record import GenerationEntry, accept_manifest
 from replicator.download import Downloads
@@ -46,6 +46,7 @@ def bring(
     supply: Supply,
     incoming: Path,
     on_plan: Callable[[FetchPlan], Progress],
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Brought:
     """Make the generation of ``entry`` resident and verified. The caller holds the node's lock.
 
@@ -60,6 +61,7 @@ def bring(
         supply: where bytes come from, and within what bounds.
         incoming: a folder for files in flight.
         on_plan: told the plan before anything moves; gives the progress callback.
+        meanwhile: run in the caller's thread while bytes arrive.
 
     Raises:
         ManifestError: the manifest is not the one the record names.
@@ -76,7 +78,7 @@ def bring(
     _clear(incoming, plan)
     _check_room(incoming, plan, residence)
     progress = on_plan(plan)
-    tally = _fetch_all(plan, residence, supply, incoming, seen, progress)
+    tally = _fetch_all(plan, residence, supply, incoming, seen, progress, meanwhile)
     verified = residence.assemble(manifest, to_canonical(manifest), seen)
     residence.mend_links(verified)
     return Brought(verified, plan, tally)
@@ -116,6 +118,7 @@ def _fetch_all(
     incoming: Path,
     seen: ReadFiles,
     progress: Progress,
+    meanwhile: Callable[[], None],
 ) -> FetchTally:
     if not plan.fetch:
         return FetchTally()
@@ -137,10 +140,15 @@ def _fetch_all(
             for artifact in sorted(plan.fetch, key=lambda a: -a.size_bytes)
         ]
         try:
+            meanwhile()
             for each in fetches:
                 each.result()
-        except BaseException:
+        except BaseException as error:
+            # What is under way would take its time, and nobody waits for it any more.
+            downloads.stop()
             pool.shutdown(cancel_futures=True)
+            if isinstance(error, DiskFull):
+                _clear(incoming, FetchPlan((), ()))
             raise
     files.fsync_folder(residence.artifacts)
     tally = downloads.counting.tally()
@@ -159,9 +167,7 @@ def _clear(incoming: Path, plan: FetchPlan) -> None:
 
 def _check_room(incoming: Path, plan: FetchPlan, residence: Residence) -> None:
     needed_bytes = sum(
-        artifact.size_bytes
-        for artifact in plan.fetch
-        if not residence.has_its_size(artifact)
+        artifact.size_bytes for artifact in plan.fetch if not residence.has_its_size(artifact)
     )
     with files.translated(incoming):
         there_bytes = sum(path.stat().st_size for path in incoming.iterdir())

@@ -19,13 +19,12 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import (
-    HTTPError,
     NameResolutionError,
     NewConnectionError,
     ProxyError,
     SSLError,
-    TimeoutError,  # noqa: A004 - urllib3's own, which the built-in one is not
 )
+from urllib3.exceptions import TimeoutError as HTTPTimeout
 from urllib3.response import HTTPResponse
 
 from manifests.errors import TransferDeadline
@@ -51,7 +50,7 @@ def open_pool(url: str, *, ca_bundle: str | None = None) -> urllib3.PoolManager:
     return pool
 
 
-def why_unreachable(error: HTTPError) -> str:
+def why_unreachable(error: Exception) -> str:
     """What a failure of urllib3 means to an operator and what to do about it."""
     if isinstance(error, ProxyError):
         return "the proxy does not answer; check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
@@ -64,9 +63,23 @@ def why_unreachable(error: HTTPError) -> str:
         return "its host name is unknown; check the URL and the name service"
     if isinstance(error, NewConnectionError):
         return "nothing answers at its address; check the URL and whether the server runs"
-    if isinstance(error, TimeoutError):
+    if isinstance(error, (HTTPTimeout, TimeoutError)):
         return "it does not answer in time; try again in a while"
     return "the connection was lost; try again"
+
+
+def receive_into(response: urllib3.BaseHTTPResponse, buffer: memoryview) -> int:
+    """Put what has come of the body into ``buffer``, at least a byte; 0 when the body has ended.
+
+    urllib3's own way hands out a new object for each piece; where the length of the body is known
+    the bytes go where they are wanted, which spares a copy of all of them.
+    """
+    raw = getattr(response, "_original_response", None)
+    if isinstance(raw, _Response) and raw.length is not None:
+        return raw.receive_into(buffer)
+    piece = response.read1(len(buffer))
+    buffer[: len(piece)] = piece
+    return len(piece)
 
 
 class Attempt:
@@ -160,6 +173,16 @@ class _Response(http.client.HTTPResponse):
         # A chunked body has lines too. http.client has let go of an empty body's stream already.
         if not self.chunked and self.fp is not None:
             self.fp = stream
+
+    def receive_into(self, buffer: memoryview) -> int:
+        """What has come of a body of known length, straight into ``buffer``; 0 at its end."""
+        if self.isclosed() or not self.length:
+            return 0
+        count = self.fp.readinto1(buffer[: self.length])
+        self.length -= count
+        if not count or not self.length:
+            self.close()
+        return count
 
 
 class _Stoppable(HTTPConnection):

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import urllib3
 from urllib3.exceptions import (
     HTTPError,
-    TimeoutError,  # noqa: A004 - urllib3's own, which the built-in one is not
 )
+from urllib3.exceptions import TimeoutError as HTTPTimeout
 
 from manifests.errors import (
     BodyMismatch,
@@ -28,7 +28,7 @@ from manifests.errors import (
     SourceBusy,
     StoreUnavailable,
 )
-from store.http_pool import Attempt, why_unreachable
+from store.http_pool import Attempt, receive_into, why_unreachable
 from store.patience import DEFAULT_PATIENCE, Patience
 from store.port import UNWATCHED, Transfer, VersionedBytes
 
@@ -77,6 +77,61 @@ def refused(store_url: str, refusal: Refusal) -> GenctlError:
     )
 
 
+class _Body:
+    """The next ``count`` bytes of an answer, never more; without an answer, none."""
+
+    def __init__(
+        self,
+        reader: HttpReader,
+        request: Request,
+        attempt: Attempt | None = None,
+        response: urllib3.BaseHTTPResponse | None = None,
+        count: int = 0,
+    ) -> None:
+        self._reader = reader
+        self._request = request
+        self._attempt = attempt
+        self._response = response
+        self._count = count
+
+    def whole(self) -> bytes:
+        """All of it; see :meth:`into`."""
+        data = bytearray(self._count)
+        for _ in self.into(memoryview(data)):
+            pass
+        return bytes(data)
+
+    def into(self, buffer: memoryview) -> Iterator[int]:
+        """Fill ``buffer``, and tell after each piece how many bytes it had.
+
+        Raises:
+            BodyMismatch: there are fewer than announced.
+            StoreUnavailable: nothing came for too long.
+            TransferDeadline: the bytes come too slowly.
+        """
+        attempt, response, done = self._attempt, self._response, 0
+        if attempt is None or response is None:
+            return
+        attempt.end += self._count / self._reader.patience.min_bytes_per_s
+        while done < self._count:
+            try:
+                piece = buffer[done : min(done + PIECE_SIZE_BYTES, self._count)]
+                received = receive_into(response, piece)
+            except (HTTPTimeout, TimeoutError) as error:
+                attempt.check()
+                raise self._reader.unavailable(self._request, error) from error
+            except (HTTPError, OSError) as error:
+                attempt.check()
+                raise self._reader.cut_short(self._request, done, self._count) from error
+            attempt.check()
+            if not received:
+                raise self._reader.cut_short(self._request, done, self._count)
+            done += received
+            yield received
+        # The body has been read to its end: the connection can be used again.
+        response.release_conn()
+
+
 class HttpReader:
     """Reads objects of the store ``store_url`` through ``pool``; safe among threads.
 
@@ -102,7 +157,7 @@ class HttpReader:
         self._store_url = store_url
         self._pool = pool
         self._explain = explain or (lambda refusal: refused(store_url, refusal))
-        self._patience = patience
+        self.patience = patience
         self._monotonic = monotonic
 
     def read_into(
@@ -114,11 +169,10 @@ class HttpReader:
             ObjectMissing: there is no such object.
         """
         done = 0
-        with self._range(request, offset, len(buffer), transfer) as pieces:
-            for piece in pieces:
-                buffer[done : done + len(piece)] = piece
-                done += len(piece)
-                transfer.arrived(len(piece))
+        with self._range(request, offset, len(buffer), transfer) as body:
+            for count in body.into(buffer):
+                done += count
+                transfer.arrived(count)
         return done
 
     def get(self, request: Request, offset: int, length: int) -> bytes:
@@ -127,8 +181,8 @@ class HttpReader:
         Raises:
             ObjectMissing: there is no such object.
         """
-        with self._range(request, offset, length, UNWATCHED) as pieces:
-            return b"".join(pieces)
+        with self._range(request, offset, length, UNWATCHED) as body:
+            return body.whole()
 
     def get_whole(self, request: Request, limit_bytes: int) -> VersionedBytes | None:
         """The whole object with its ETag, without quotes, as the version; ``None``: absent.
@@ -147,7 +201,7 @@ class HttpReader:
                 count = limit_bytes + 1 if announced is None else announced
                 data = b""
                 if count <= limit_bytes or announced is None:
-                    data = b"".join(self._pieces(request, attempt, response, count))
+                    data = _Body(self, request, attempt, response, count).whole()
                 if count > limit_bytes:
                     raise LengthExceeded(
                         f"{request.key} in {self._store_url} is longer than {limit_bytes} bytes",
@@ -171,8 +225,7 @@ class HttpReader:
                 if response.status == 206:
                     count, size_bytes = self._count(request, response, 0, 1)
                     # To the end, so that the connection can be used again.
-                    for _ in self._pieces(request, attempt, response, count):
-                        pass
+                    _Body(self, request, attempt, response, count).whole()
                     return size_bytes
                 if response.status == 416:
                     self._check_nothing_at(request, response, 0)
@@ -183,29 +236,29 @@ class HttpReader:
     @contextlib.contextmanager
     def _range(
         self, request: Request, offset: int, length: int, transfer: Transfer
-    ) -> Iterator[Iterator[bytes]]:
+    ) -> Iterator[_Body]:
         if length == 0:
             # A range cannot be empty, and an absent object is to be named all the same.
             if self.size_bytes(request) is None:
                 raise self._explain(Refusal(request.key, 404, b""))
-            yield iter(())
+            yield _Body(self, request)
             return
         with self._attempt(request, transfer) as attempt:
             wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
             with contextlib.closing(self._answer(request, attempt, wanted)) as response:
                 if response.status == 416:
                     self._check_nothing_at(request, response, offset)
-                    yield iter(())
+                    yield _Body(self, request)
                     return
                 if response.status != 206:
                     raise self._refusal(request, attempt, response)
                 count, _ = self._count(request, response, offset, length)
-                yield self._pieces(request, attempt, response, count)
+                yield _Body(self, request, attempt, response, count)
 
     @contextlib.contextmanager
     def _attempt(self, request: Request, transfer: Transfer) -> Iterator[Attempt]:
         what = f"{request.key} from {self._store_url}"
-        attempt = Attempt(self._monotonic() + self._patience.grace_s, self._monotonic, what)
+        attempt = Attempt(self._monotonic() + self.patience.grace_s, self._monotonic, what)
         transfer.stop_by(attempt.stop)
         with attempt.running():
             yield attempt
@@ -213,7 +266,7 @@ class HttpReader:
     def _answer(
         self, request: Request, attempt: Attempt, headers: Mapping[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        patience = self._patience
+        patience = self.patience
         attempt.check()
         try:
             response = self._pool.request(
@@ -228,7 +281,7 @@ class HttpReader:
             )
         except HTTPError as error:
             attempt.check()
-            raise self._unavailable(request, error) from error
+            raise self.unavailable(request, error) from error
         if response.status < 300 and response.headers.get("Content-Encoding", "identity") not in {
             "",
             "identity",
@@ -241,35 +294,6 @@ class HttpReader:
                 key=request.key,
             )
         return response
-
-    def _pieces(
-        self,
-        request: Request,
-        attempt: Attempt,
-        response: urllib3.BaseHTTPResponse,
-        count: int,
-    ) -> Iterator[bytes]:
-        """The next ``count`` bytes of the body as they arrive, never more.
-
-        Raises:
-            BodyMismatch: there are fewer.
-        """
-        attempt.end += count / self._patience.min_bytes_per_s
-        left = count
-        while left:
-            try:
-                piece = response.read1(min(PIECE_SIZE_BYTES, left))
-            except TimeoutError as error:
-                attempt.check()
-                raise self._unavailable(request, error) from error
-            except HTTPError as error:
-                attempt.check()
-                raise self._cut_short(request, count - left, count) from error
-            attempt.check()
-            if not piece:
-                raise self._cut_short(request, count - left, count)
-            left -= len(piece)
-            yield piece
 
     def _count(
         self, request: Request, response: urllib3.BaseHTTPResponse, offset: int, length: int
@@ -330,7 +354,8 @@ class HttpReader:
             key=request.key,
         )
 
-    def _cut_short(self, request: Request, done: int, count: int) -> BodyMismatch:
+    def cut_short(self, request: Request, done: int, count: int) -> BodyMismatch:
+        """The error for an answer that ended after ``done`` of its ``count`` bytes."""
         return BodyMismatch(
             f"{self._store_url} sent {done} of {count} bytes of {request.key}; try again",
             store=self._store_url,
@@ -339,7 +364,8 @@ class HttpReader:
             expected_bytes=count,
         )
 
-    def _unavailable(self, request: Request, error: HTTPError) -> StoreUnavailable:
+    def unavailable(self, request: Request, error: Exception) -> StoreUnavailable:
+        """The error for a server that cannot be reached, or goes silent."""
         return StoreUnavailable(
             f"{self._store_url} cannot be read ({request.key}): {why_unreachable(error)}",
             store=self._store_url,

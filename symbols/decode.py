@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 
 from manifests.errors import BadSymbolSet
-from symbols.combinations import lost_blocks, repair_blocks
 from symbols.geometry import Geometry
 from symbols.table import check_chunk
 
@@ -96,6 +95,9 @@ def _rebuilt(
     geometry: Geometry, blocks: Mapping[int, bytes | memoryview], wanted: AbstractSet[int]
 ) -> dict[int, memoryview]:
     """The ``wanted`` blocks of a column, from any ``k`` of its blocks."""
+    # numpy is slow to import, and a healthy fetch rebuilds nothing.
+    from symbols.combinations import lost_blocks, repair_blocks  # noqa: PLC0415
+
     k, m = geometry.k, geometry.m
     known: dict[int, bytes | memoryview] = {**blocks}
     known |= {number: block.data for number, block in lost_blocks(k, m, blocks).items()}

@@ -275,7 +275,8 @@ def test_row_30_a_node_that_cannot_catch_up_goes_on_serving(large: Large) -> Non
     assert len(new) > 5
     for lost in (new, new[:1]):
         with harmed(seeded(31), [delete, flip], lost, more=1):
-            genctl("node", "bootstrap", "old").refused(6, "Unrepairable", lost[0].name)
+            refusal = genctl("node", "bootstrap", "old").refused(6, "Unrepairable")
+            assert any(artifact.name in refusal.err for artifact in lost)
             assert answers_of(genctl, "old") == large.old
             status = genctl("node", "status", "old", "--json").ok().json
             assert status["active"] == large.generation_ids[0]
