@@ -6,6 +6,7 @@ Counted on the store port, signed metadata and the manifest included.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.corpus import DIMENSIONS, Corpus, make_corpus
@@ -32,7 +33,7 @@ class _Meter(RateLimit):
     def __init__(self) -> None:
         self.size_bytes = 0
 
-    def take(self, size_bytes: int) -> None:
+    def take(self, size_bytes: int, is_stopped: Callable[[], bool] = lambda: False) -> None:
         self.size_bytes += size_bytes
 
 

@@ -7,7 +7,7 @@ and a generation that the record already names is not signed twice.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Future,
@@ -129,19 +129,22 @@ class Publisher:
         self._clear_shelf(manifest.artifacts)
         return _report(manifest, sent, already_published=False)
 
-    def restore(self, generation_ids: Sequence[str], progress: Progress) -> list[Sent]:
+    def restore(
+        self, generation_ids: Sequence[str], progress: Progress, *, but: Collection[str] = ()
+    ) -> list[Sent]:
         """Compare published generations with the store, manifests and every symbol.
 
-        What is lost or damaged there is sent again. Artifacts that generations share are read once.
-        Raises what :meth:`publish` does.
+        What is lost or damaged there is sent again. Artifacts that generations share are read once;
+        those whose ids are in ``but`` are left out. Raises what :meth:`publish` does.
         """
         artifacts: dict[str, ArtifactFile] = {}
         for generation_id in generation_ids:
             data = self._residence.manifest_bytes(generation_id)
             self._repository.restore_target(manifest_target(generation_id), data)
             artifacts |= {artifact.blake3: artifact for artifact in parse_manifest(data).artifacts}
-        sent = self._send_all(list(artifacts.values()), self._is_same, progress)
-        self._clear_shelf(artifacts.values())
+        compared = [each for each in artifacts.values() if each.blake3 not in but]
+        sent = self._send_all(compared, self._is_same, progress)
+        self._clear_shelf(compared)
         return sent
 
     def _send_all(

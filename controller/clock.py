@@ -17,9 +17,9 @@ BACKOFF = Backoff(sleep=sleep, jitter=random.random)
 """How a store that does not answer is asked again."""
 
 BUSY_BACKOFF = Backoff(
-    sleep, random.random, errors=(SourceBusy,), attempts=30, first_s=0.05, longest_s=1
+    sleep, random.random, errors=(SourceBusy,), attempts=12, first_s=0.05, longest_s=1
 )
-"""How a peer is asked again that has its hands full: for half a minute, then the stores serve."""
+"""How a peer is asked again that has its hands full: for some seconds, then the stores serve."""
 
 
 def now() -> datetime:

@@ -14,12 +14,32 @@ from activator import state
 from activator.pointer import swap
 from activator.state import Damage, NodeState
 from index.verification import VerifiedGeneration
-from manifests.errors import ArtifactHashMismatch, GenctlError
+from manifests.errors import (
+    ActivationFailed,
+    ArtifactHashMismatch,
+    DiskError,
+    EmbedderMismatch,
+    GenerationUnknown,
+    ManifestError,
+    NothingPublished,
+    PointerCorrupt,
+    TrustError,
+)
 from manifests.record import GenerationEntry
 from replicator.repair_events import emit
 
 if TYPE_CHECKING:
     from controller.node import NodeHome
+
+_NOT_PROVEN = (
+    GenerationUnknown,
+    ManifestError,
+    ArtifactHashMismatch,
+    DiskError,
+    EmbedderMismatch,
+    ActivationFailed,
+)
+"""What a generation that is damaged, or does not pass the gate, raises when it is to be served."""
 
 
 def demote(node: NodeHome, damage: Damage) -> None:
@@ -27,6 +47,7 @@ def demote(node: NodeHome, damage: Damage) -> None:
 
     Raises:
         DiskFull, DiskError: the disk refuses.
+        HomeMissing: the settings that ``node`` has are from before its first bootstrap.
     """
     known = node.state()
     others = tuple(each for each in known.damage if each.artifact_id != damage.artifact_id)
@@ -94,7 +115,7 @@ def _serve_older(node: NodeHome, damaged_ids: AbstractSet[str]) -> str | None:
     try:
         pointer, record = node.pointer(), node.record()
         wanted = record.active_entry()
-    except GenctlError:
+    except (NothingPublished, PointerCorrupt, TrustError):
         return None  # nothing is served, or nothing that could be checked
     active = pointer.active
     if active.generation_id not in damaged_ids:
@@ -106,7 +127,7 @@ def _serve_older(node: NodeHome, damaged_ids: AbstractSet[str]) -> str | None:
             continue
         try:
             verified = _proven(node, entry)
-        except GenctlError:
+        except _NOT_PROVEN:
             continue  # damaged too, which the scrub comes to
         swap(node.home, verified, entry, held_back=pointer.held_back)
         return active.generation_id

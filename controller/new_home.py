@@ -32,6 +32,8 @@ _KNOWN = {
 def init_home(home: Path, wanted: settings.WriterSettings) -> bool:
     """Make a home and claim its stores; run again, it finishes what is missing.
 
+    As long as a home has no keys, no root of trust and no commits, its settings may be corrected.
+
     Returns whether the stores had to be given its first record.
 
     Raises:
@@ -52,9 +54,12 @@ def init_home(home: Path, wanted: settings.WriterSettings) -> bool:
             settings.save(path, wanted)
         writer = WriterHome(home)
         if writer.settings != wanted:
-            raise HomeOccupied(
-                f"{home} was made with other settings than these; they are in {path}"
-            )
+            if _is_begun(home):
+                raise HomeOccupied(
+                    f"{home} was made with other settings than these; they are in {path}"
+                )
+            settings.save(path, wanted)
+            writer = WriterHome(home)
         files.remove_temporaries(home)
         files.make_folder(home / "log")
         _settle_trust(home, wiring.open_stores(wanted.stores, create=True))
@@ -62,6 +67,16 @@ def init_home(home: Path, wanted: settings.WriterSettings) -> bool:
             writer.current()  # a store that lost its record is not given an empty one
         record = ControlRecord(shard=wanted.shard, kind="publish", writer_epoch=wanted.writer_epoch)
         return writer.repository().create(record, clock.now())
+
+
+def _is_begun(home: Path) -> bool:
+    """Whether anything was made by the settings of this home."""
+    log = home / "log"
+    return (
+        has_keys(home / "keys")
+        or (home / "root.json").exists()
+        or (log.exists() and any(log.iterdir()))
+    )
 
 
 def _settle_trust(home: Path, stores: SpreadStore) -> None:

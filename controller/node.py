@@ -42,6 +42,7 @@ from manifests.record import ControlRecord, GenerationEntry
 from query.resolve import resolve
 from replicator.bring import Brought, bring
 from replicator.fetch import Progress
+from replicator.health import Health
 from replicator.plan import FetchPlan
 from replicator.trust import Trust
 from store.spread import SpreadStore
@@ -94,6 +95,8 @@ class NodeHome:
             "a node's home; `genctl node bootstrap` makes one",
         )
         self.residence = Residence(home)
+        self.healths: dict[str, Health] = {}
+        """What is known of the health of peers, by URL."""
         self._pointer_file = PointerFile(home)
         self._state_file = StateFile(home)
 
@@ -137,7 +140,7 @@ class NodeHome:
             trusted = self.trust().refresh(store)
             record = trusted.record
             entry = record.active_entry()
-            supply = wiring.supply(self.settings, store)
+            supply = wiring.supply(self.settings, store, self.healths)
             watch = Stopwatch(time.monotonic)
             brought = bring(
                 entry,
@@ -332,9 +335,17 @@ class NodeHome:
             store = self.stores()
             trusted = self.trust().refresh(store)
             current = trusted.record.entry(entry.generation_id)
-            supply = wiring.supply(self.settings, store)
+            supply = wiring.supply(self.settings, store, self.healths)
             incoming = self.home / "incoming"
-            return bring(current, trusted, self.residence, supply, incoming, unwatched).verified
+            return bring(
+                current,
+                trusted,
+                self.residence,
+                supply,
+                incoming,
+                unwatched,
+                keep_others=True,
+            ).verified
 
     def _embedder_for(self, writer: EmbedderRecord) -> Embedder:
         """The node's embedder; a node without one takes the writer's."""

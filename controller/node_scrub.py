@@ -151,13 +151,15 @@ def repair(node: NodeHome, *, ending: threading.Event) -> ScrubReport:
 def background(node: NodeHome) -> Callable[[threading.Event], None]:
     """Pass after pass, until the event is set, beside whatever else the process does.
 
-    What ends a pass early is logged, and the next one goes on from there.
+    Each pass reads the node's settings anew: a first bootstrap, which binds the node to its
+    embedder, may come after this process began. What ends a pass early is logged, and the next
+    one goes on from there.
     """
 
     def run(ending: threading.Event) -> None:
         while not ending.is_set():
             try:
-                scrub(node, ending=ending, patient=True)
+                scrub(NodeHome(node.home), ending=ending, patient=True)
             except Stopped:
                 return
             except GenctlError as error:
@@ -268,7 +270,7 @@ class _Scrub:
             try:
                 stores = self._node.stores()
                 trusted = self._node.trust().refresh(stores)
-                supply = wiring.supply(self._node.settings, stores)
+                supply = wiring.supply(self._node.settings, stores, self._node.healths)
                 brought = bring(entry, trusted, residence, supply, incoming, unwatched)
             except GenctlError as error:
                 self._fail(
@@ -313,7 +315,7 @@ class _Scrub:
     def _mend(self, wanted: _Wanted) -> None:
         node, artifact = self._node, wanted.artifact
         with self._locked():
-            supply = wiring.supply(node.settings, node.stores())
+            supply = wiring.supply(node.settings, node.stores(), node.healths)
             self._found = self._found.plus(damaged_artifacts=1)
             try:
                 tally = mend_artifact(

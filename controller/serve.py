@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from manifests.errors import BadSetting
 
 MAX_CONNECTIONS = 256
 WRITE_TIMEOUT_S = 30.0
 """How long a client may take for what was handed to it, at most 1 MiB of a body."""
-FIRST_REQUEST_TIMEOUT_S = 30.0
+REQUEST_TIMEOUT_S = 30.0
+"""How long a client may take to ask: from its connection, or a later request's first byte, on."""
 IDLE_TIMEOUT_S = 60
 FINISH_TIMEOUT_S = 30.0
 """How long answers under way may go on once the process was told to end."""
@@ -36,6 +37,7 @@ class PeerProtocol(H11Protocol):
     """One connection, dropped when its client asks or takes too slowly, or is one too many."""
 
     _write_timer: asyncio.TimerHandle | None = None
+    _request_timer: asyncio.TimerHandle | None = None
 
     def connection_made(  # type: ignore[override]
         self, transport: asyncio.Transport
@@ -47,7 +49,19 @@ class PeerProtocol(H11Protocol):
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
             return
-        self.loop.call_later(FIRST_REQUEST_TIMEOUT_S, self._drop_if_silent)
+        self._time_request()
+
+    def data_received(self, data: bytes) -> None:
+        """See :class:`asyncio.Protocol`."""
+        # This ends the timer of idle connections, which runs again only after another answer.
+        super().data_received(data)
+        self._time_request()
+
+    def on_response_complete(self) -> None:
+        """An answer was given; what came of the next request meanwhile starts its time."""
+        super().on_response_complete()
+        if self.conn.trailing_data[0]:
+            self._time_request()
 
     def pause_writing(self) -> None:
         """See :class:`asyncio.Protocol`."""
@@ -62,6 +76,7 @@ class PeerProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See :class:`asyncio.Protocol`."""
         self._stop_write_timer()
+        self._stop_request_timer()
         super().connection_lost(exc)
 
     def _stop_write_timer(self) -> None:
@@ -69,10 +84,19 @@ class PeerProtocol(H11Protocol):
             self._write_timer.cancel()
             self._write_timer = None
 
-    def _drop_if_silent(self) -> None:
+    def _time_request(self) -> None:
+        """Have the timer run while a request is awaited; more bytes of it do not start it anew."""
         # uvicorn declares it as always set; it is None until a request was read.
-        if self.cycle is None:
-            self.transport.abort()  # type: ignore[unreachable]
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            self._stop_request_timer()
+        elif self._request_timer is None:
+            self._request_timer = self.loop.call_later(REQUEST_TIMEOUT_S, self.transport.abort)
+
+    def _stop_request_timer(self) -> None:
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+            self._request_timer = None
 
 
 class PeerServer(uvicorn.Server):

@@ -1,4 +1,7 @@
-"""What a long-running genctl tells the world: events as JSON lines, metrics where asked for.
+"""What genctl tells the world: events as JSON lines, metrics where asked for.
+
+``genctl node serve`` tells both (:func:`telling`). A command that ends by itself keeps stderr to
+one error and tells metrics only (:func:`exporting_metrics`).
 
 The rooms log events to ``genctl.events`` and record metrics with the OpenTelemetry API; this is the
 only place that knows its SDK, and imports it only if ``OTEL_METRICS_EXPORTER`` (a list, as in
@@ -61,7 +64,7 @@ def telling(
     """
     handler = EventLines(stream, now)
     level, propagates = EVENTS.level, EVENTS.propagate
-    with _metrics(environment):
+    with exporting_metrics(environment):
         EVENTS.addHandler(handler)
         EVENTS.setLevel(logging.INFO)
         EVENTS.propagate = False
@@ -74,7 +77,14 @@ def telling(
 
 
 @contextlib.contextmanager
-def _metrics(environment: Mapping[str, str]) -> Iterator[None]:
+def exporting_metrics(environment: Mapping[str, str] = os.environ) -> Iterator[None]:
+    """Export metrics as the environment says while the block runs, for the last time at its end.
+
+    At most once in a process: OpenTelemetry keeps the first provider that it is given.
+
+    Raises:
+        BadSetting: it names an exporter that is not installed.
+    """
     listed = environment.get(EXPORTER_VARIABLE, "").split(",")
     names = [name.strip() for name in listed if name.strip() not in {"", "none"}]
     if not names or environment.get("OTEL_SDK_DISABLED", "").lower() == "true":

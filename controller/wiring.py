@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from controller import clock
 from controller.settings import NodeSettings
+from manifests.errors import BadSetting
+from replicator.health import Health
+from replicator.runs import RUN_SIZE_BYTES
 from replicator.sources import Supply
 from store.locate import open_store
-from store.patience import Patience
+from store.patience import DEFAULT_PATIENCE, PEER_PATIENCE, Patience
 from store.port import Store
 from store.rate_limit import LimitedStore, RateLimit
 from store.retrying import RetryingStore
+from store.s3_address import parse_address
 from store.spread import SpreadStore
 
 
@@ -20,9 +26,30 @@ def open_stores(urls: Sequence[str], *, create: bool = False) -> SpreadStore:
     """The stores that ``urls`` name, as one; each is asked again when it does not answer.
 
     Raises:
+        BadSetting: two of them are one and the same bucket and prefix, or folder.
         BadSetting, DiskFull, DiskError, StoreUnavailable: see :func:`store.locate.open_store`.
     """
-    return SpreadStore([open_store(url, create=create, backoff=clock.BACKOFF) for url in urls])
+    stores = [open_store(url, create=create, backoff=clock.BACKOFF) for url in urls]
+    _refuse_same([store.url for store in stores])
+    return SpreadStore(stores)
+
+
+def _refuse_same(urls: Sequence[str]) -> None:
+    """Refuse one place under two URLs: losing it would be losing two stores."""
+    known: dict[tuple[str | None, ...], str] = {}
+    for url in urls:
+        place: tuple[str | None, ...]
+        if url.startswith("s3://"):
+            address = parse_address(url)
+            place = (address.endpoint, address.bucket, address.prefix)
+        else:
+            place = (os.path.realpath(url),)
+        if place in known:
+            raise BadSetting(
+                f"the stores {known[place]} and {url} are one and the same; name each once",
+                store=url,
+            )
+        known[place] = url
 
 
 def node_stores(settings: NodeSettings) -> SpreadStore:
@@ -33,26 +60,36 @@ def node_stores(settings: NodeSettings) -> SpreadStore:
     return SpreadStore(_limited(stores, cap))
 
 
-def supply(settings: NodeSettings, stores: SpreadStore) -> Supply:
-    """What a node's transfers draw on: its peers, and ``stores`` as :func:`node_stores` gives."""
-    cap = settings.limits.peer_bytes_per_s
-    patience = _patience(settings, cap)
+def supply(
+    settings: NodeSettings, stores: SpreadStore, healths: dict[str, Health] | None = None
+) -> Supply:
+    """What a node's transfers draw on: its peers, and ``stores`` as :func:`node_stores` gives.
+
+    ``healths`` is what the node knows of its peers' health, and is added to.
+    """
+    limits = settings.limits
+    caps = [cap for cap in (limits.store_bytes_per_s, limits.peer_bytes_per_s) if cap is not None]
+    patience = _patience(settings, limits.peer_bytes_per_s, PEER_PATIENCE)
     return Supply(
-        peers=_limited([_peer(url, patience) for url in settings.peers], cap),
+        peers=_limited([_peer(url, patience) for url in settings.peers], limits.peer_bytes_per_s),
         stores=stores.stores,
-        reads_at_once=settings.limits.reads_at_once,
-        min_bytes_per_s=patience.min_bytes_per_s,
+        # Under a cap reads come one after the other: what a kill leaves is then of some use.
+        reads_at_once=min([limits.reads_at_once, *(max(1, cap // RUN_SIZE_BYTES) for cap in caps)]),
+        min_bytes_per_s=min([limits.min_bytes_per_s, *(max(1, cap // 2) for cap in caps)]),
         now_s=time.monotonic,
+        healths={} if healths is None else healths,
     )
 
 
-def _patience(settings: NodeSettings, cap: int | None) -> Patience:
+def _patience(
+    settings: NodeSettings, cap: int | None, usual: Patience = DEFAULT_PATIENCE
+) -> Patience:
     """How long a read may take: one that is held back by a cap, with others, is not too slow."""
     limits = settings.limits
     slowest = limits.min_bytes_per_s
     if cap is not None:
         slowest = min(slowest, max(1, cap // (2 * limits.reads_at_once)))
-    return Patience(min_bytes_per_s=slowest)
+    return replace(usual, min_bytes_per_s=slowest)
 
 
 def _peer(url: str, patience: Patience) -> Store:

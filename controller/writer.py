@@ -16,7 +16,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -264,8 +264,12 @@ class WriterHome:
                 progress = on_start(publisher.size_bytes_to_send(due, current.signed.record))
             return [publisher.publish(each, clock.now(), progress) for each in due]
 
-    def restore(self, generation_ids: Sequence[str], progress: Progress) -> None:
+    def restore(
+        self, generation_ids: Sequence[str], progress: Progress, *, but: Collection[str] = ()
+    ) -> None:
         """Compare published generations with the stores, and send again what is lost or damaged.
+
+        Artifacts whose ids are in ``but`` are left out: what is damaged here cannot be sent.
 
         Raises:
             GenerationUnknown: one was not built here.
@@ -273,7 +277,7 @@ class WriterHome:
         """
         with self.exclusively("scrub"):
             self._mend_copies()
-            self.publisher().restore(generation_ids, progress)
+            self.publisher().restore(generation_ids, progress, but=but)
 
     def _mend_copies(self) -> None:
         """Bring the copies in all stores but the first up to what that one has."""

@@ -16,6 +16,7 @@ from controller.settings import NodeLimits
 from controller.writer import WriterHome
 from durable import files
 from manifests.canonical import to_canonical
+from manifests.errors import DiskError, DiskFull, GenctlError, OperatorError
 from manifests.generation import ArtifactFile
 from manifests.names import CONTROL_TARGET
 from manifests.record import ControlRecord, accept_manifest
@@ -43,24 +44,29 @@ class StoreFindings:
 
 @dataclass(frozen=True, slots=True)
 class StoresReport:
-    """What a scrub of the stores found and did; when it is told, everything is whole."""
+    """What a scrub of the stores found and did; without ``failures`` everything is whole now.
+
+    ``failures`` say, artifact by artifact, what is damaged in the writer's home and could not be
+    mended; what the stores hold of these was left as it is.
+    """
 
     generation_ids: tuple[str, ...]
     mended_artifacts: int
     stores: tuple[StoreFindings, ...]
+    failures: tuple[GenctlError, ...]
 
 
 def scrub(writer: WriterHome, on_start: Callable[[int], Progress]) -> StoresReport:
     """Check all that the stores should hold, and send again what is lost or damaged.
 
-    Damaged artifacts of the writer's home are mended first, from what the stores have.
+    Damaged artifacts of the writer's home are mended first, from what the stores have. Those that
+    cannot be are reported, and everything else is checked all the same.
 
     Args:
         writer: the home.
         on_start: told how many bytes are to be checked; gives the progress callback.
 
     Raises:
-        Unrepairable: an artifact is damaged here, and too much of it in the stores.
         ObjectMissing, UnsignedRecord, TrustError: signed metadata is lost or damaged, and no other
             store has it.
         ManifestError: a manifest is damaged in the writer's home.
@@ -71,17 +77,20 @@ def scrub(writer: WriterHome, on_start: Callable[[int], Progress]) -> StoresRepo
     with watched.exclusively("scrub"):
         record = watched.current().signed.record
         artifacts = _artifacts(writer, record)
-        mended = _mend_home(writer, artifacts)
+        mended_artifacts, failures = _mend_home(writer, artifacts)
         _restore_metadata(watched, record)
     progress = on_start(
         sum(
             from_manifest(each.size_bytes, each.symbols).stored_size_bytes
             for each in artifacts.values()
+            if each.blake3 not in failures
         )
     )
     generation_ids = tuple(entry.generation_id for entry in record.retained_entries())
-    watched.restore(generation_ids, progress)
-    return StoresReport(generation_ids, mended, watched.findings())
+    watched.restore(generation_ids, progress, but=failures)
+    return StoresReport(
+        generation_ids, mended_artifacts, watched.findings(), tuple(failures.values())
+    )
 
 
 def _artifacts(writer: WriterHome, record: ControlRecord) -> dict[str, ArtifactFile]:
@@ -95,8 +104,13 @@ def _artifacts(writer: WriterHome, record: ControlRecord) -> dict[str, ArtifactF
     }
 
 
-def _mend_home(writer: WriterHome, artifacts: dict[str, ArtifactFile]) -> int:
-    """Mend the damaged artifacts of the home from the stores; how many there were."""
+def _mend_home(
+    writer: WriterHome, artifacts: dict[str, ArtifactFile]
+) -> tuple[int, dict[str, GenctlError]]:
+    """Mend the damaged artifacts of the home from the stores.
+
+    Returns how many were mended, and by its id why each of the others could not be.
+    """
     limits = NodeLimits()
     supply = Supply(
         peers=(),
@@ -107,11 +121,17 @@ def _mend_home(writer: WriterHome, artifacts: dict[str, ArtifactFile]) -> int:
     )
     residence = writer.residence
     damaged = [each for each in artifacts.values() if not residence.holds(each)]
+    failures: dict[str, GenctlError] = {}
     for artifact in damaged:
-        mend_artifact(residence, artifact, supply, writer.home / INCOMING, lambda _: None)
+        try:
+            mend_artifact(residence, artifact, supply, writer.home / INCOMING, lambda _: None)
+        except (DiskFull, DiskError):
+            raise  # the next one would fare no better
+        except OperatorError as error:
+            failures[artifact.blake3] = error
     residence.mend_links()
     files.remove_tree(writer.home / INCOMING)
-    return len(damaged)
+    return len(damaged) - len(failures), failures
 
 
 def _restore_metadata(watched: _Watched, record: ControlRecord) -> None:

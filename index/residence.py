@@ -123,7 +123,9 @@ class Residence:
                 for artifact in manifest.artifacts:
                     fresh = self.artifact_path(artifact.blake3)
                     target = self.folder(generation_id) / artifact.name
-                    if fresh.exists() and not (target.exists() and target.samefile(fresh)):
+                    if self.has_its_size(artifact) and not (
+                        target.exists() and target.samefile(fresh)
+                    ):
                         draft = target.with_name(f"{files.TEMPORARY_PREFIX}{target.name}")
                         files.remove_file(draft)
                         files.link_file(fresh, draft)

@@ -47,6 +47,8 @@ def bring(
     incoming: Path,
     on_plan: Callable[[FetchPlan], Progress],
     meanwhile: Callable[[], None] = lambda: None,
+    *,
+    keep_others: bool = False,
 ) -> Brought:
     """Make the generation of ``entry`` resident and verified. The caller holds the node's lock.
 
@@ -62,6 +64,7 @@ def bring(
         incoming: a folder for files in flight.
         on_plan: told the plan before anything moves; gives the progress callback.
         meanwhile: run in the caller's thread while bytes arrive.
+        keep_others: leave what is in flight for other generations alone.
 
     Raises:
         ManifestError: the manifest is not the one the record names.
@@ -75,7 +78,8 @@ def bring(
     manifest = manifest_of(entry, trusted, residence)
     seen = ReadFiles()
     plan = plan_fetch(manifest, lambda artifact: residence.holds(artifact, seen))
-    _clear(incoming, plan)
+    if not keep_others:
+        _clear(incoming, plan)
     _check_room(incoming, plan, residence)
     progress = on_plan(plan)
     tally = _fetch_all(plan, residence, supply, incoming, seen, progress, meanwhile)
@@ -105,7 +109,7 @@ def transfer(
 ) -> Iterator[tuple[Fetcher, Downloads]]:
     """A fetcher for so many bytes, and its reads, which end with the block."""
     deadline_s = supply.now_s() + GRACE_S + size_bytes / supply.min_bytes_per_s
-    sources = Sources(supply.peers, supply.stores, supply.now_s)
+    sources = Sources(supply.peers, supply.stores, supply.now_s, supply.healths)
     with Downloads(sources, supply.reads_at_once, deadline_s, supply.now_s) as downloads:
         tables = Tables(residence.tables, sources, downloads.counting)
         yield Fetcher(downloads, tables, seen), downloads
@@ -170,7 +174,8 @@ def _check_room(incoming: Path, plan: FetchPlan, residence: Residence) -> None:
         artifact.size_bytes for artifact in plan.fetch if not residence.has_its_size(artifact)
     )
     with files.translated(incoming):
-        there_bytes = sum(path.stat().st_size for path in incoming.iterdir())
+        wanted = [incoming / artifact.blake3 for artifact in plan.fetch]
+        there_bytes = sum(path.stat().st_size for path in wanted if path.exists())
         free_bytes = shutil.disk_usage(incoming).free
     if needed_bytes - there_bytes > free_bytes:
         raise SizeRefused(

@@ -38,6 +38,9 @@ HEDGE_FACTOR = 4
 HEDGE_AFTER_S = 1.0
 """No read is hedged before it took this long, and ``HEDGE_FACTOR`` times as long as is usual."""
 
+ATTEMPTS = 3
+"""How often a source is asked for what it began to send."""
+
 REMEMBERED_READS = 32
 DEADLINE_CHECK_S = 1.0
 """How often who waits looks whether the transfer's time is over."""
@@ -176,6 +179,8 @@ class Downloads:
     ) -> None:
         self.sources = sources
         self.counting = Counting()
+        self.mending = threading.Lock()
+        """Held by the one artifact that is being rebuilt: that takes memory of its own."""
         self.reads_at_once = reads_at_once
         self._deadline_s = deadline_s
         self._now_s = now_s
@@ -315,19 +320,29 @@ class Downloads:
     def _run(self, read: _Read, avoid: list[str]) -> bool:
         """Read a run from whoever has it; whether all of it arrived."""
         places = self.sources.of_run(read.chunks.artifact_id, read.run)
-        places.sort(key=lambda place: place.source.url in avoid)
+        # Where one peer is slow, others may be: a second request goes to a store first.
+        places.sort(
+            key=lambda place: (
+                place.source.url in avoid,
+                read.is_hedge and place.source.kind == "peer",
+            )
+        )
         for place in places:
             if not read.missing or read.stopped:
                 break
             read.asked.append(place.source.url)
-            for part in read.run.parts(read.missing):
-                self._read_part(read, part, place)
+            for attempts_left in reversed(range(ATTEMPTS)):
+                parts = read.run.parts(read.missing)
+                again = [self._read_part(read, part, place, attempts_left) for part in parts]
+                if not any(again):
+                    break
         unanswered = read.unanswered or self.sources.unavailable() is not None
         if read.missing and not read.stopped and not unanswered:
             self.counting.damaged(read.chunks.artifact_id, read.run.number)
         return not read.missing
 
-    def _read_part(self, read: _Read, part: Run, place: Place) -> None:
+    def _read_part(self, read: _Read, part: Run, place: Place, attempts_left: int) -> bool:
+        """Read a part of a run; whether it was cut short and is worth asking for once more."""
         offset = part.in_symbol.offset - read.run.in_symbol.offset
         memory = read.memory[offset : offset + part.in_symbol.length]
         watch = _Watch(read, part, memory, place)
@@ -342,13 +357,19 @@ class Downloads:
         except ObjectMissing:
             self.sources.absent(place)
         except PeerCorrupt as error:
+            self.counting.lied(source.url)
             self.sources.lied(place, error)
         except DiskError:
             self._read_around(read, part, place)
         except (_Stopped, *_FAILURES) as error:
+            # A connection that broke after it gave something says little of its source.
+            cut = watch.arrived_bytes > 0 and isinstance(error, (BodyMismatch, StoreUnavailable))
+            if cut and attempts_left and not read.stopped:
+                return True
             self._blame(read, place, error)
         finally:
             self.counting.moved(source.kind, source.url, watch.arrived_bytes)
+        return False
 
     def _blame(self, read: _Read, place: Place, error: GenctlError) -> None:
         source = place.source
@@ -367,4 +388,4 @@ class Downloads:
             # Those that came before the failure count already, and their memory is left alone.
             for chunk in read.missing.intersection(part.chunks):
                 (single,) = read.run.parts([chunk])
-                self._read_part(read, single, place)
+                self._read_part(read, single, place, 0)

@@ -86,6 +86,9 @@ class Fetcher:
         with contextlib.closing(BulkFile(path, direct=direct)) as file:
             work = _Work(self._downloads, chunks, file, streamed, progress)
             missing = work.scan() if file.size_bytes else source_runs(chunks.geometry)
+            if not chunks.is_single:
+                # Before any read, so that no source of data is blamed for one of tables.
+                chunks.table  # noqa: B018
             losses = work.download(missing)
             if losses:
                 mend(self._downloads, chunks, file, losses, progress)

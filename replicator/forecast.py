@@ -1,7 +1,7 @@
 """What a transfer is going to move, worked out beforehand from what its sources say they have.
 
 Each artifact is followed through the steps of :mod:`replicator.fetch` and :mod:`replicator.mend`,
-asking the same :class:`~replicator.sources.Sources` in the same order, with the sizes of a listing
+asking the same :class:`~replicator.sources.Sources` in the same order, with the sizes of objects
 in place of bytes. Of an object that is too short, what is there counts as good. What only shows
 when bytes are read cannot be foreseen: damage, and sources that fail on the way.
 """
@@ -9,13 +9,19 @@ when bytes are read cannot be foreseen: damage, and sources that fail on the way
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from index.residence import Residence
-from manifests.errors import DiskError, GenctlError, RetryError
+from manifests.errors import (
+    DiskError,
+    ExpansionExceeded,
+    GenctlError,
+    LengthExceeded,
+    RetryError,
+)
 from manifests.generation import ArtifactFile
 from manifests.names import artifact_key, symbol_key, table_key
 from replicator.plan import FetchPlan
@@ -25,8 +31,9 @@ from replicator.signed_chunks import SignedChunks
 from replicator.sources import Place, Source, Sources, Supply
 from replicator.tables import Tables
 from replicator.tally import Counting, Kind
+from store.port import ObjectInfo
 
-LISTINGS_AT_ONCE = 8
+QUESTIONS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class Forecast:
 
 
 def forecast(plan: FetchPlan, residence: Residence, supply: Supply, incoming: Path) -> Forecast:
-    """Foresee the transfer of ``plan``; only listings and, for what is resumed, tables are read.
+    """Foresee the transfer of ``plan``; only sizes and, for what is resumed, tables are read.
 
     A source that does not answer is taken to have nothing, and named.
 
@@ -120,13 +127,20 @@ class _Held:
         self._unavailable: dict[str, GenctlError] = {}
         if not artifacts:
             return
-        peer_prefixes = [key.rpartition("/")[0] + "/" for key in (artifact_key(""), table_key(""))]
-        prefixes = [symbol_key(each.blake3, 0).rpartition("/")[0] + "/" for each in artifacts]
-        with ThreadPoolExecutor(LISTINGS_AT_ONCE) as pool:
+        ids = [each.blake3 for each in artifacts]
+        # Peers are not asked for listings: nothing bounds what one lists.
+        keys = [key for each in ids for key in (artifact_key(each), table_key(each))]
+        prefixes = [symbol_key(each, 0).rpartition("/")[0] + "/" for each in ids]
+        with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
             for peer in sources.peers:
-                pool.submit(self._list, peer, peer_prefixes).result()
+                list(pool.map(lambda key, at=peer: self._ask(at, lambda: _stat(at, key)), keys))
             for store in sources.stores:
-                list(pool.map(lambda prefix, at=store: self._list(at, [prefix]), prefixes))
+                list(
+                    pool.map(
+                        lambda prefix, at=store: self._ask(at, lambda: at.store.list(prefix)),
+                        prefixes,
+                    )
+                )
 
     def __call__(self, place: Place) -> int:
         """How many bytes stand there, from the place's offset on."""
@@ -143,14 +157,13 @@ class _Held:
         """Whether some source could not be asked."""
         return bool(self._unavailable)
 
-    def _list(self, source: Source, prefixes: Iterable[str]) -> None:
+    def _ask(self, source: Source, what: Callable[[], Iterable[ObjectInfo]]) -> None:
+        if source.url in self._unavailable:
+            return
         try:
-            for prefix in prefixes:
-                if source.url in self._unavailable:
-                    return
-                for info in source.store.list(prefix):
-                    self._sizes[source.url, info.key] = info.size_bytes
-        except (RetryError, DiskError) as error:
+            for info in what():
+                self._sizes[source.url, info.key] = info.size_bytes
+        except (RetryError, DiskError, LengthExceeded, ExpansionExceeded) as error:
             self._unavailable[source.url] = error
 
 
@@ -264,6 +277,11 @@ class _Outlook:
     def _fall_short(self, reason: str) -> None:
         unless = "; a source does not answer" if self._held.is_partial else ""
         self.reason = reason + unless
+
+
+def _stat(source: Source, key: str) -> list[ObjectInfo]:
+    info = source.store.stat(key)
+    return [] if info is None else [info]
 
 
 def _size_of(path: Path) -> int:

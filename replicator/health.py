@@ -19,8 +19,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-FAILURES_IN_A_ROW = 3
-REST_S = 30.0
+STORE_FAILURES_IN_A_ROW = 3
+STORE_REST_S = 30.0
+PEER_FAILURES_IN_A_ROW = 1
+PEER_REST_S = 120.0
 SHUNNED_S = 600.0
 """How long a source that sent wrong bytes is not asked."""
 
@@ -30,7 +32,11 @@ State = Literal["closed", "open", "half-open"]
 class Health:
     """One source's breaker. ``now_s`` is of any clock that never goes back."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, failures_in_a_row: int = STORE_FAILURES_IN_A_ROW, rest_s: float = STORE_REST_S
+    ) -> None:
+        self._failures_in_a_row = failures_in_a_row
+        self._rest_s = rest_s
         self._failures = 0
         self._opens_again_s: float | None = None
 
@@ -52,10 +58,10 @@ class Health:
     def failed(self, now_s: float) -> None:
         """It did not answer, or too slowly, or with something else."""
         self._failures += 1
-        if self._failures >= FAILURES_IN_A_ROW:
-            self._opens_again_s = max(self._opens_again_s or 0.0, now_s + REST_S)
+        if self._failures >= self._failures_in_a_row:
+            self._opens_again_s = max(self._opens_again_s or 0.0, now_s + self._rest_s)
 
     def lied(self, now_s: float) -> None:
         """It sent bytes that are not what it said they are."""
-        self._failures = FAILURES_IN_A_ROW
+        self._failures = self._failures_in_a_row
         self._opens_again_s = now_s + SHUNNED_S

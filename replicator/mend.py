@@ -20,6 +20,8 @@ from replicator.runs import RUN_SIZE_BYTES, Run, runs_of
 from replicator.signed_chunks import SignedChunks
 from symbols.decode import rebuild_chunks
 
+MAX_THREADS = 4
+
 Losses = dict[int, set[int]]
 """The source symbols whose chunk is missing, by column."""
 
@@ -43,10 +45,11 @@ def mend(
         DiskFull, DiskError: the disk refuses.
     """
     work = _Mending(downloads, chunks, file, losses, progress)
-    at_once = os.cpu_count() or 1
+    at_once = min(MAX_THREADS, len(os.sched_getaffinity(0)))
     under_way: deque[Future[None]] = deque()
     file.flush()
     with (
+        downloads.mending,
         told(chunks.artifact, lost_chunks=sum(map(len, losses.values()))),
         ThreadPoolExecutor(at_once) as pool,
     ):
@@ -75,9 +78,10 @@ class _Mending:
         self._progress = progress
 
     def windows(self) -> Iterator[list[int]]:
-        """The columns to rebuild, so many at a time that a repair symbol's chunks are one run."""
+        """The columns to rebuild, so many at a time that all their repair chunks are one run's."""
         columns = sorted(self._losses)
-        at_once = max(1, RUN_SIZE_BYTES // self._geometry.chunk_size_bytes)
+        most_lost = max(map(len, self._losses.values()))
+        at_once = max(1, RUN_SIZE_BYTES // (self._geometry.chunk_size_bytes * most_lost))
         for first in range(0, len(columns), at_once):
             yield columns[first : first + at_once]
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
-from manifests.errors import GenctlError
 from manifests.generation import ArtifactFile
 from replicator.tally import FetchTally
 
@@ -53,9 +52,9 @@ def told(artifact: ArtifactFile, **known: object) -> Iterator[None]:
     token = _UNDER_WAY.set(under_way | {artifact.blake3})
     try:
         yield
-    except GenctlError as error:
+    except BaseException as error:  # Ctrl-C too: whoever heard of the start hears of the end
         _meter().create_counter("distributed.repair.failures_total").add(1)
-        emit("artifact_repair_failed", **facts, error=error.name, message=error.message)
+        emit("artifact_repair_failed", **facts, error=type(error).__name__, message=str(error))
         raise
     finally:
         _UNDER_WAY.reset(token)

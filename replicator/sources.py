@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from manifests.errors import GenctlError, PeerCorrupt
 from manifests.names import artifact_key, symbol_key, table_key
-from replicator.health import Health
+from replicator.health import PEER_FAILURES_IN_A_ROW, PEER_REST_S, Health
 from replicator.repair_events import emit
 from replicator.runs import Run
 from replicator.tally import Kind
@@ -45,7 +45,8 @@ class Supply:
     """What a node's transfers draw on, and within what bounds.
 
     ``now_s`` is a clock that never goes back, in seconds. A transfer that moves fewer than
-    ``min_bytes_per_s`` from end to end is given up.
+    ``min_bytes_per_s`` from end to end is given up. ``healths`` of peers, by URL, outlive a
+    transfer.
     """
 
     peers: tuple[Store, ...]
@@ -53,18 +54,33 @@ class Supply:
     reads_at_once: int
     min_bytes_per_s: int
     now_s: Callable[[], float]
+    healths: dict[str, Health] = field(default_factory=dict)
 
 
 class Sources:
     """All that a transfer can draw on. Safe to use from several threads.
 
-    ``now_s`` is a clock that never goes back, in seconds.
+    ``now_s`` is a clock that never goes back, in seconds; ``healths`` is what is known already of
+    peers, by URL, and is added to.
     """
 
     def __init__(
-        self, peers: Sequence[Store], stores: Sequence[Store], now_s: Callable[[], float]
+        self,
+        peers: Sequence[Store],
+        stores: Sequence[Store],
+        now_s: Callable[[], float],
+        healths: dict[str, Health] | None = None,
     ) -> None:
-        self.peers = tuple(Source("peer", peer) for peer in peers)
+        known = {} if healths is None else healths
+        self.peers = tuple(
+            Source(
+                "peer",
+                peer,
+                known.setdefault(peer.url, Health(PEER_FAILURES_IN_A_ROW, PEER_REST_S)),
+            )
+            for peer in peers
+        )
+        # A new transfer asks every store anew: without them there is none.
         self.stores = tuple(Source("store", store) for store in stores)
         self._now_s = now_s
         self._lock = threading.Lock()

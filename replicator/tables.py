@@ -54,6 +54,7 @@ class Tables:
             if number is not None:
                 lost.add(number)
             elif table:
+                self._counting.lied(place.source.url)
                 self._sources.lied(place, corrupt(place))
         self._count(chunks, lost - unanswered)
         unavailable = chunks.unavailable or self._sources.unavailable()

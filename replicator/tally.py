@@ -15,7 +15,8 @@ class FetchTally:
     """The bytes that were moved, by where from, and what was mended with them.
 
     ``sources`` maps a peer's or a store's URL to the bytes that came from it; ``resumed_bytes``
-    were found on the disk, left by a fetch that was cut off or in a damaged artifact.
+    were found on the disk, left by a fetch that was cut off or in a damaged artifact;
+    ``corrupt_peers`` sent other bytes than they were asked for.
     """
 
     sources: dict[str, int] = field(default_factory=dict)
@@ -26,6 +27,7 @@ class FetchTally:
     repaired_artifacts: int = 0
     repaired_chunks: int = 0
     repaired_bytes: int = 0
+    corrupt_peers: tuple[str, ...] = ()
 
     @property
     def fetched_bytes(self) -> int:
@@ -45,6 +47,12 @@ class Counting:
         self._repaired_artifacts: set[str] = set()
         self._repaired_chunks = 0
         self._repaired_bytes = 0
+        self._corrupt_peers: set[str] = set()
+
+    def lied(self, url: str) -> None:
+        """A peer sent other bytes than those it was asked for."""
+        with self._lock:
+            self._corrupt_peers.add(url)
 
     def moved(self, kind: Kind, url: str, size_bytes: int) -> None:
         """So many bytes came from there."""
@@ -86,4 +94,5 @@ class Counting:
                 repaired_artifacts=len(self._repaired_artifacts),
                 repaired_chunks=self._repaired_chunks,
                 repaired_bytes=self._repaired_bytes,
+                corrupt_peers=tuple(sorted(self._corrupt_peers)),
             )

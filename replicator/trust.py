@@ -75,8 +75,23 @@ class StoreFetcher(FetcherInterface):
         except ObjectMissing as error:
             raise exceptions.DownloadHTTPError(f"{key} is not in the store", 404) from error
         except RetryError as error:
+            if self._is_absent_root(key):
+                raise exceptions.DownloadHTTPError(f"{key} is not in the store", 404) from error
             raise exceptions.DownloadError(str(error)) from error
         return self._pieces(key, first)
+
+    def _is_absent_root(self, key: str) -> bool:
+        """Whether this is the root after the last, by the word of the stores that answer.
+
+        A refresh ends with asking for a root that is not there, and must not need every store for
+        that. A writer puts a new one into all of them.
+        """
+        if not key.endswith(".root.json"):
+            return False
+        try:
+            return self._store.stat(key) is None
+        except RetryError:
+            return False
 
     def _pieces(self, key: str, piece: bytes) -> Iterator[bytes]:
         offset = 0

@@ -55,7 +55,11 @@ def open_store(
 def _bucket(url: str, backoff: Backoff | None, patience: Patience, *, create: bool) -> Store:
     from store.s3 import S3Store  # noqa: PLC0415 - urllib3 is slow to import
 
-    store = S3Store(parse_address(url), patience=patience)
+    address = parse_address(url)
+    if backoff is None:
+        store = S3Store(address, patience=patience)
+    else:
+        store = S3Store(address, patience=patience, pause=backoff.pause)
     if create:
         store.check_bucket()
     return store if backoff is None else RetryingStore(store, backoff)

@@ -20,3 +20,6 @@ class Patience:
 
 
 DEFAULT_PATIENCE = Patience()
+
+PEER_PATIENCE = Patience(connect_s=2, silence_s=5, grace_s=10)
+"""Peers are near, and there are stores to go to when one is silent."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from store.port import UNWATCHED, ObjectInfo, Store, Transfer, VersionedBytes
 
+LONGEST_NAP_S = 0.25
+
 MAX_BURST_BYTES = 4 << 20
 """How far a rate may be ahead of its average, at most."""
 
@@ -57,11 +59,16 @@ class RateLimit:
         self._bucket = TokenBucket(bytes_per_s, monotonic)
         self._sleep = sleep
 
-    def take(self, size_bytes: int) -> None:
-        """Let ``size_bytes`` through, sleeping first for as long as the cap asks."""
+    def take(self, size_bytes: int, is_stopped: Callable[[], bool] = lambda: False) -> None:
+        """Let ``size_bytes`` through, sleeping first for as long as the cap asks.
+
+        ``is_stopped`` is asked now and then whether to go on sleeping.
+        """
         delay_s = self._bucket.delay_s(size_bytes)
-        if delay_s > 0:
-            self._sleep(delay_s)
+        while delay_s > 0 and not is_stopped():
+            nap_s = min(delay_s, LONGEST_NAP_S)
+            self._sleep(nap_s)
+            delay_s -= nap_s
 
 
 class LimitedStore:
@@ -124,8 +131,19 @@ class _Paid:
     def __init__(self, watcher: Transfer, limit: RateLimit) -> None:
         self._watcher = watcher
         self._limit = limit
-        self.stop_by = watcher.stop_by
+        self._is_stopped = False
+        self._stop_behind: Callable[[], None] = lambda: None
+        watcher.stop_by(self._stop)
+
+    def stop_by(self, stop: Callable[[], None]) -> None:
+        self._stop_behind = stop
+        if self._is_stopped:
+            stop()
 
     def arrived(self, size_bytes: int) -> None:
-        self._limit.take(size_bytes)
+        self._limit.take(size_bytes, lambda: self._is_stopped)
         self._watcher.arrived(size_bytes)
+
+    def _stop(self) -> None:
+        self._is_stopped = True
+        self._stop_behind()

@@ -44,6 +44,7 @@ class S3Store:
         *,
         patience: Patience = DEFAULT_PATIENCE,
         monotonic: Callable[[], float] = time.monotonic,
+        pause: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._address = address
         self._patience = patience
@@ -51,7 +52,7 @@ class S3Store:
         self._session = S3Session(address)
         self._reader_lock = threading.Lock()
         self._opened_reader: HttpReader | None = None
-        self._writes = ConditionalWrites(address, self._session)
+        self._writes = ConditionalWrites(address, self._session, pause)
 
     @property
     def url(self) -> str:

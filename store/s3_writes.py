@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 from manifests.errors import StoreUnavailable, StoreUnsafe
 from manifests.identifiers import content_id
@@ -33,10 +34,18 @@ class ConditionalWrites:
     Before its first change it proves, on an object under ``probe/``, that the server honours
     conditions. Every method raises ``StoreUnsafe`` if it does not, and ``StoreUnavailable`` when
     the server refuses, fails or does not answer; the change may have taken place then.
+
+    ``pause`` is called before a write is tried again, with the number of failures so far.
     """
 
-    def __init__(self, address: S3Address, session: S3Session) -> None:
+    def __init__(
+        self,
+        address: S3Address,
+        session: S3Session,
+        pause: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._address = address
+        self._pause = pause
         self._session = session
         self._lock = threading.Lock()
         self._tag_form: str | None = None
@@ -59,7 +68,9 @@ class ConditionalWrites:
         """The ETag of the object written, or ``None`` if the condition does not hold."""
         token = self._token()
         is_clear = True
-        for _ in range(ATTEMPTS):
+        for failures in range(ATTEMPTS):
+            if failures:
+                self._pause(failures)
             body.seek(0)
             status, tag = self._put_once(key, body, expected, form, token)
             if status == 200 or (status == 412 and is_clear):

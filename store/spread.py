@@ -178,7 +178,7 @@ class SpreadStore:
         try:
             self._mend(prefix)
         except StoreUnavailable as error:
-            raise StoreUnavailable(
+            raise type(error)(
                 f"{error.message}. A writer needs all of its stores; if this one is lost for good, "
                 "runbooks/store-lost.md says what to do",
                 **error.facts,

@@ -83,6 +83,8 @@ def show(home: Path, generation: str, as_json: bool) -> None:
         emit_json(manifest.model_dump(mode="json") | {"stores": stores})
         return
     commits, counts = manifest.commits, manifest.counts
+    store_count, survived = len(stores["urls"]), stores["artifacts"]
+    several = store_count > 1
     facts(
         f"Generation {manifest.generation_id} of shard {manifest.shard}",
         [
@@ -94,18 +96,26 @@ def show(home: Path, generation: str, as_json: bool) -> None:
             ("revision", manifest.embedder.revision),
             ("text", manifest.lexical.library),
             ("size", f"{size(manifest.size_bytes)} in {len(manifest.artifacts)} artifacts"),
-            ("stores", ", ".join(stores["urls"])),
-            ("survives losing", stores["survives"]),
+            ("stores", "\n".join(stores["urls"])),
+            *([("survives", f"losing {stores['survives']}")] if several else []),
         ],
     )
     say("  gate")
     for invariant in manifest.activation.invariants:
         say(f"    {invariant.replace('_', ' ')}")
+    say("  may be lost of each artifact: symbols" + (", or whole stores" if several else ""))
     table(
-        [("survives losing", "right"), ("spare", "right"), ("size", "right"), ("artifact", "left")],
+        [
+            ("symbols", "right"),
+            *([("stores", "right")] if several else []),
+            ("spare", "right"),
+            ("size", "right"),
+            ("artifact", "left"),
+        ],
         [
             [
-                f"{artifact.symbols.survives}; {stores['artifacts'][artifact.name]['survives']}",
+                f"{artifact.symbols.m - artifact.symbols.k} of {artifact.symbols.m}",
+                *([f"{survived[artifact.name]['survived']} of {store_count}"] if several else []),
                 f"{artifact.symbols.overhead_percent} %",
                 size(artifact.size_bytes),
                 artifact.name,

@@ -22,29 +22,39 @@ def node() -> None:
     """Run a replica of the index."""
 
 
+def new_node_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that make a new node: ``stores``, ``root`` and ``peers``, for ``open_node``."""
+    for option in (
+        click.option(
+            "--peer",
+            "peers",
+            multiple=True,
+            metavar="URL",
+            help="Another node that serves what it has, http://host:port. Given once or several "
+            "times, these replace the peers known before.",
+        ),
+        click.option(
+            "--root",
+            type=click.Path(path_type=Path),
+            metavar="root.json",
+            help="The writer's root of trust, brought here by a way you trust; for a new node "
+            "only.",
+        ),
+        click.option(
+            "--store",
+            "stores",
+            multiple=True,
+            metavar="URL",
+            help="Where the writer publishes, once for each of its stores; for a new node only.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 @node.command()
 @node_argument
-@click.option(
-    "--store",
-    "stores",
-    multiple=True,
-    metavar="URL",
-    help="Where the writer publishes, once for each of its stores; for a new node only.",
-)
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    metavar="root.json",
-    help="The writer's root of trust, brought here by a way you trust; for a new node only.",
-)
-@click.option(
-    "--peer",
-    "peers",
-    multiple=True,
-    metavar="URL",
-    help="Another node that serves what it has, http://host:port. Given once or several times, "
-    "these replace the peers known before.",
-)
+@new_node_options
 @json_option
 def bootstrap(
     home: Path,
@@ -58,9 +68,10 @@ def bootstrap(
     Run again, it catches up and keeps what it has.
     """
     from controller.new_node import open_node
+    from controller.telemetry import exporting_metrics
 
     opened = open_node(home, stores, root, peers)
-    with progress("Fetching") as start:
+    with exporting_metrics(), progress("Fetching") as start:
 
         def on_plan(plan: FetchPlan) -> Callable[[int], None]:
             return start(plan.fetch_bytes)
@@ -87,10 +98,15 @@ def _described(report: BootstrapReport) -> dict[str, Any]:
         "reused_bytes": plan.reuse_bytes,
         "new_bytes": plan.fetch_bytes,
         "fetched_bytes": tally.fetched_bytes,
+        "peer_bytes": tally.peer_bytes,
+        "store_bytes": tally.store_bytes,
+        "resumed_bytes": tally.resumed_bytes,
+        "sources": tally.sources,
         "damaged_symbols": tally.damaged_symbols,
         "repaired_artifacts": tally.repaired_artifacts,
         "repaired_chunks": tally.repaired_chunks,
         "repaired_bytes": tally.repaired_bytes,
+        "corrupt_peers": list(tally.corrupt_peers),
     }
 
 
@@ -107,7 +123,14 @@ def _tell(report: BootstrapReport) -> None:
         f"{verb} {shown['generation_id']}: commit_seq {shown['commit_seq']}, "
         f"{plural(shown['documents'], 'document')}."
     )
-    say(f"  fetched {size(shown['fetched_bytes'])}, reused {size(shown['reused_bytes'])}")
+    say(
+        f"  fetched {size(shown['fetched_bytes'])}"
+        + (f" ({size(shown['peer_bytes'])} from peers)" if shown["peer_bytes"] else "")
+        + f", reused {size(shown['reused_bytes'])}"
+        + (f", resumed {size(shown['resumed_bytes'])}" if shown["resumed_bytes"] else "")
+    )
+    for url in shown["corrupt_peers"]:
+        say(f"  {url} sent wrong bytes; they were dropped, and it was not asked again")
     if shown["damaged_symbols"]:
         say(
             f"  {plural(shown['damaged_symbols'], 'symbol')} lost or damaged in the store; "
@@ -122,7 +145,8 @@ def status(home: Path, as_json: bool) -> None:
     """Show what a node serves and what it holds."""
     from controller.node import NodeHome
 
-    state = NodeHome(home).status()
+    opened = NodeHome(home)
+    state = opened.status() | {"peers": list(opened.settings.peers)}
     if as_json:
         emit_json(state)
         return

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from controller.commands.node import new_node_options
 from controller.commands.options import home_argument, json_option, node_argument, open_writer
 from controller.terminal import emit_json, facts, plural, progress, say, size, table
+from manifests.errors import Unrepairable
 
 if TYPE_CHECKING:
     from controller.node import NodeHome
@@ -22,21 +24,42 @@ if TYPE_CHECKING:
 
 @click.command()
 @node_argument
+@new_node_options
 @json_option
-def plan(home: Path, as_json: bool) -> None:
+def plan(
+    home: Path,
+    stores: tuple[str, ...],
+    root: Path | None,
+    peers: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Show what the next bootstrap will move, from where, and how long it will take.
 
-    Nothing is fetched. Sources are asked what they have, so damage that only shows when bytes are
-    read is not foreseen.
+    Nothing is fetched; of a new node the settings are kept. Sources are asked what they have, so
+    damage that only shows when bytes are read is not foreseen.
     """
-    from controller.node import NodeHome
+    from controller.new_node import open_node
     from controller.node_plan import plan as made
 
-    found = made(NodeHome(home))
+    found = made(open_node(home, stores, root, peers))
     if as_json:
         emit_json(_plan_described(found))
-        return
-    _tell_plan(found)
+    else:
+        _tell_plan(found)
+    if found.forecast.shortfalls:
+        raise _unrepairable(found)
+
+
+def _unrepairable(found: NodePlan) -> Unrepairable:
+    first, *others = found.forecast.shortfalls
+    more = f" (and {plural(len(others), 'other artifact')})" if others else ""
+    return Unrepairable(
+        f"a bootstrap would fail: {first.artifact.name} ({first.artifact.blake3[:12]}…){more} "
+        f"cannot be had: {first.reason}. Mend the stores with `genctl scrub HOME` at the writer",
+        artifact=first.artifact.name,
+        artifact_id=first.artifact.blake3,
+        generation_id=found.manifest.generation_id,
+    )
 
 
 def _plan_described(found: NodePlan) -> dict[str, Any]:
@@ -81,8 +104,13 @@ def _tell_plan(found: NodePlan) -> None:
     foreseen, manifest = found.forecast, found.manifest
     what = f"{manifest.generation_id}, commit_seq {manifest.commits.high_seq}"
     if not (foreseen.fetch_bytes or foreseen.resume_bytes or foreseen.shortfalls):
-        say(f"Nothing to fetch: all of {what} is here and intact.")
+        say(f"Nothing to fetch, all is here and intact:\n  {what}")
         return
+    if foreseen.shortfalls:
+        say("A bootstrap would fail:")
+        for each in foreseen.shortfalls:
+            say(f"  cannot be had: {each.artifact.name}: {each.reason}")
+        say("")
     rows = [
         ("here already, reused", size(foreseen.reuse_bytes)),
         ("here in part, resumed", size(foreseen.resume_bytes)),
@@ -107,8 +135,6 @@ def _tell_plan(found: NodePlan) -> None:
     for source in foreseen.sources:
         if source.unavailable is not None:
             say(f"  no answer from {source.url}: {source.unavailable}")
-    for each in foreseen.shortfalls:
-        say(f"  cannot be had: {each.artifact.name}: {each.reason}")
     say("Damage that only shows when bytes are read is not foreseen.")
 
 
@@ -153,9 +179,11 @@ def repair(home: Path, as_json: bool) -> None:
 
 def _run(home: Path, as_json: bool, act: Callable[[NodeHome], ScrubReport]) -> None:
     from controller.node import NodeHome
+    from controller.telemetry import exporting_metrics
 
     node = NodeHome(home)
-    report = act(node)
+    with exporting_metrics():
+        report = act(node)
     found = report.found
     if as_json:
         described = found.model_dump() | {
@@ -185,43 +213,63 @@ def stores_scrub(home: Path, as_json: bool) -> None:
     """Check all that the stores should hold, and send again what is lost or damaged.
 
     Every symbol of every retained generation is read. Damaged artifacts in HOME are mended first,
-    from what the stores have.
+    from what the stores have; where that fails, everything else is checked all the same.
     """
+    from controller.telemetry import exporting_metrics
     from controller.writer_scrub import scrub
 
-    with progress("Checking") as start:
+    with exporting_metrics(), progress("Checking") as start:
         report = scrub(open_writer(home), start)
     if as_json:
-        emit_json(asdict(report))
-        return
-    _tell_stores(report)
+        emit_json(
+            {
+                "generation_ids": report.generation_ids,
+                "mended_artifacts": report.mended_artifacts,
+                "stores": [asdict(each) for each in report.stores],
+                "unmended": [error.message for error in report.failures],
+            }
+        )
+    else:
+        _tell_stores(report)
+    if report.failures:
+        raise report.failures[0]
 
 
 def _tell_stores(report: StoresReport) -> None:
+    for number, each in enumerate(report.stores, 1):
+        say(f"store {number}  {each.url}")
     table(
         [
+            ("store", "right"),
             ("objects", "right"),
             ("read", "right"),
             ("lost", "right"),
             ("damaged", "right"),
             ("sent again", "right"),
-            ("store", "left"),
         ],
         [
             (
+                f"{number}",
                 f"{each.objects:,}",
                 size(each.read_bytes),
                 f"{each.lost:,}",
                 f"{each.damaged:,}",
                 f"{each.recreated:,}",
-                each.url,
             )
-            for each in report.stores
+            for number, each in enumerate(report.stores, 1)
         ],
     )
     if report.mended_artifacts:
         say(f"{plural(report.mended_artifacts, 'damaged artifact')} mended in the writer's home.")
-    say("The stores hold all of every retained generation.")
+    if not report.failures:
+        say("The stores hold all of every retained generation.")
+        return
+    say(
+        f"{plural(len(report.failures), 'artifact')} damaged in the writer's home could not be "
+        "mended;\nall else is whole in the stores now."
+    )
+    for error in report.failures:
+        say(f"  {error.message}")
 
 
 NODE_COMMANDS = (plan, node_scrub, repair)

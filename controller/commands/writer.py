@@ -86,8 +86,8 @@ def _spare(store_count: int) -> str:
 
     large = choose(1 << 30, store_count)
     return (
-        f"{large.overhead_percent} % more bytes for large artifacts; {large.survives} may be lost"
-        + (f", or any {large.stores_survived(store_count)} of {store_count} stores")
+        f"{large.overhead_percent} % more bytes for large artifacts;\n{large.survives} may be lost"
+        + (f",\nor any {large.stores_survived(store_count)} of {store_count} stores")
         * (store_count > 1)
     )
 

@@ -56,6 +56,15 @@ class Recording(TokenBucket):
         return self.delay
 
 
+def end_of(connection: socket.socket) -> bytes:
+    """What still comes until the other side ends the connection, which it must."""
+    received = bytearray()
+    with contextlib.suppress(ConnectionError):
+        while piece := connection.recv(1 << 16):
+            received += piece
+    return bytes(received)
+
+
 def test_more_reads_than_are_allowed_at_once_are_refused_at_once(home: Home) -> None:
     large = home.put_large()
     with serving(home.application(reads_at_once=2)) as url:
@@ -154,10 +163,87 @@ def test_a_reader_that_takes_it_all_is_timed_no_more(
 def test_a_connection_that_asks_for_nothing_is_dropped(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serve_module, "FIRST_REQUEST_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(serve_module, "REQUEST_TIMEOUT_S", 0.1)
     with serving(home.application()) as url:
         for begun in (b"", b"GET /v1/health HTTP/1.1\r\nHost:"):
             assert ask_raw(url, begun) == b""
+
+
+@pytest.mark.parametrize("more", [b"G", b"GET /v1/health HTTP/1.1\r\nHost:"])
+def test_a_kept_connection_that_only_begins_its_next_request_is_dropped(
+    home: Home, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    with serving(home.application()) as url, contextlib.closing(connect(url)) as kept:
+        for _ in range(2):  # between whole requests nothing is timed but idleness
+            kept.request("GET", "/v1/health")
+            assert kept.getresponse().read()
+        monkeypatch.setattr(serve_module, "REQUEST_TIMEOUT_S", 0.1)
+        assert kept.sock is not None
+        kept.sock.sendall(more)
+        assert end_of(kept.sock) == b""
+
+
+def test_a_body_that_never_comes_does_not_hold_a_kept_connection(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b"GET /v1/health HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+    with serving(home.application()) as url, contextlib.closing(connect(url)) as kept:
+        kept.connect()
+        kept.sock.sendall(head)
+        assert kept.sock.recv(12) == b"HTTP/1.1 200"
+        monkeypatch.setattr(serve_module, "REQUEST_TIMEOUT_S", 0.1)
+
+        def dropped() -> bool:
+            try:
+                kept.sock.sendall(b"1")
+            except ConnectionError:
+                return True
+            return False
+
+        eventually(dropped)
+
+
+def test_a_next_request_that_begins_during_an_answer_has_its_time_too(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_module, "REQUEST_TIMEOUT_S", 0.1)
+    both = f"GET /v1/objects/{home.artifact} HTTP/1.1\r\nHost: x\r\n\r\nG".encode()
+    with serving(home.application()) as url:
+        assert ask_raw(url, both).endswith(home.data)
+
+
+def test_bytes_that_drip_do_not_start_the_time_of_a_request_anew(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[object] = []
+
+    class Watched(PeerProtocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            started.append(self._request_timer)
+
+    monkeypatch.setattr(serve_module, "PeerProtocol", Watched)
+    with serving(home.application()) as url, contextlib.closing(connect(url)) as dripping:
+        dripping.connect()
+        for byte in b"GET /v1/":
+            before = len(started)
+            dripping.sock.sendall(bytes([byte]))
+            eventually(lambda before=before: len(started) > before)  # type: ignore[misc]
+        assert len(set(started)) == 1
+        dripping.sock.sendall(b"health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert dripping.sock.recv(12) == b"HTTP/1.1 200"
+        assert None not in started[:-1]
+        assert started[-1] is None
+
+
+def test_an_answer_that_takes_its_time_is_no_request_that_does(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve_module, "REQUEST_TIMEOUT_S", 0.1)
+    bandwidth = Recording(4_000, 0.1)
+    with serving(home.application(bandwidth=bandwidth)) as url:
+        assert ask(url, f"/v1/objects/{home.artifact}")[2] == home.data
+    assert len(bandwidth.taken) >= 2
 
 
 def test_connections_past_the_bound_are_dropped(

@@ -17,14 +17,18 @@ from typing import Any
 
 import pytest
 
+from activator.state import Damage
 from controller import serve as serve_module
 from controller.commands.serve import peer_application_of
+from controller.degraded import demote
 from controller.node import NodeHome
+from controller.node_scrub import background
 from controller.serve import PeerProtocol, open_listener, serve, url_of
-from manifests.errors import BadSetting
+from manifests.errors import BadSetting, HomeMissing
 from manifests.identifiers import content_id
+from manifests.names import symbol_key
 from store.peer import PeerStore
-from tests.support.homes import add, make_node, make_writer, new_node
+from tests.support.homes import add, flip, make_node, make_writer, new_node
 from tests.support.process import Console, environment
 from tests.support.serving import (
     DEADLINE_S,
@@ -236,6 +240,53 @@ def test_row_42_a_node_whose_pointer_is_damaged_says_so(world: Path, tmp_path: P
         assert status == 500
         assert json.loads(body)["error"] == "PointerCorrupt"
         assert list(PeerStore(url).list("")) == []
+
+
+def test_row_33_a_server_older_than_the_first_bootstrap_falls_back_all_the_same(
+    tmp_path: Path,
+) -> None:
+    writer = make_writer(tmp_path)
+    held = new_node(writer)
+    older = add(writer, [{"id": f"d{n}", "text": f"word{n}"} for n in range(20)])
+    NodeHome(held.home).bootstrap()
+    newer = add(writer, [{"id": f"e{n}", "text": f"word{n}"} for n in range(20)])
+    NodeHome(held.home).bootstrap()
+    known = {each.blake3 for each in writer.manifest(older.generation_id).artifacts}
+    artifact = next(
+        each for each in writer.manifest(newer.generation_id).artifacts if each.blake3 not in known
+    )
+    flip(held.home / "artifacts" / artifact.blake3)
+    shutil.rmtree((Path(writer.settings.stores[0]) / symbol_key(artifact.blake3, 0)).parent)
+    ending = threading.Event()
+    scrubbing = threading.Thread(target=background(held), args=[ending])
+    scrubbing.start()
+    try:
+        eventually(lambda: held.state().demoted_from is not None)
+    finally:
+        ending.set()
+        scrubbing.join(DEADLINE_S)
+    assert not scrubbing.is_alive()
+    assert held.state().demoted_from == newer.generation_id
+    assert held.pointer().active == older
+
+
+def test_what_is_wrong_with_the_settings_is_not_taken_for_damage(tmp_path: Path) -> None:
+    writer = make_writer(tmp_path)
+    early = new_node(writer)
+    add(writer, [{"id": "d", "text": "word"}])
+    NodeHome(early.home).bootstrap()
+    newer = add(writer, [{"id": "e", "text": "word"}])
+    NodeHome(early.home).bootstrap()
+    damage = Damage(
+        artifact="heads/0",
+        artifact_id="0" * 64,
+        generation_ids=(newer.generation_id,),
+        error="Unrepairable",
+        message="says the test",
+    )
+    with pytest.raises(HomeMissing):
+        demote(early, damage)
+    assert early.pointer().active == newer
 
 
 def test_the_limits_of_the_settings_are_kept(world: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.telemetry import telling
+from controller.telemetry import exporting_metrics, telling
 from manifests.errors import BadSetting
 from replicator.repair_events import EVENTS, emit
 
@@ -23,26 +23,35 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 PROGRAM = """
 import sys
 from datetime import UTC, datetime
-from controller.telemetry import telling
-from replicator.repair_events import record_ratio
+from controller.telemetry import exporting_metrics, telling
+from replicator.repair_events import emit, record_ratio
 from replicator.tally import FetchTally
-with telling(sys.stderr, lambda: datetime(2026, 1, 1, tzinfo=UTC)):
+long_running = telling(sys.stderr, lambda: datetime(2026, 1, 1, tzinfo=UTC))
+with long_running if sys.argv[1] == "telling" else exporting_metrics():
+    emit("artifact_repair_started")
     record_ratio(FetchTally(store_bytes=100, repaired_bytes=25))
 print("sdk", any(name.startswith("opentelemetry.sdk") for name in sys.modules))
 """
 
 
-def run(environment: Mapping[str, str]) -> str:
+WAYS = ("telling", "exporting_metrics")
+
+
+def run(way: str, environment: Mapping[str, str]) -> str:
+    """What is printed on stdout; on stderr are the events, if that is the way to tell them."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, way],
         cwd=ROOT,
         env=keep | dict(environment),
         capture_output=True,
         text=True,
         check=True,
         timeout=60,
-    ).stdout
+    )
+    assert ended.stderr.count("artifact_repair_started") == (way == "telling")
+    assert ended.stderr.count("\n") == (way == "telling")
+    return ended.stdout
 
 
 def test_an_event_is_one_line_with_its_time_its_name_and_its_facts() -> None:
@@ -61,22 +70,23 @@ def test_an_event_is_one_line_with_its_time_its_name_and_its_facts() -> None:
     assert (EVENTS.level, EVENTS.propagate) == (logging.NOTSET, True)
 
 
-def test_without_the_variable_the_sdk_is_not_even_imported() -> None:
-    assert run({}).endswith("sdk False\n")
-    assert run({"OTEL_METRICS_EXPORTER": "none"}).endswith("sdk False\n")
+@pytest.mark.parametrize("way", WAYS)
+def test_without_the_variable_the_sdk_is_not_even_imported(way: str) -> None:
+    assert run(way, {}) == "sdk False\n"
+    assert run(way, {"OTEL_METRICS_EXPORTER": "none"}) == "sdk False\n"
     disabled = {"OTEL_METRICS_EXPORTER": "console", "OTEL_SDK_DISABLED": "true"}
-    assert run(disabled).endswith("sdk False\n")
+    assert run(way, disabled) == "sdk False\n"
 
 
-def test_the_console_exporter_prints_the_metrics_at_the_end() -> None:
-    out = run({"OTEL_METRICS_EXPORTER": "console"})
+@pytest.mark.parametrize("way", WAYS)
+def test_the_console_exporter_prints_the_metrics_at_the_end(way: str) -> None:
+    out = run(way, {"OTEL_METRICS_EXPORTER": "console"})
     assert '"name": "distributed.artifact.repair_ratio"' in out
     assert '"sum": 0.25' in out
 
 
 def test_an_exporter_that_is_not_installed_is_named() -> None:
-    with (
-        pytest.raises(BadSetting, match=r"absent.*console"),
-        telling(io.StringIO(), lambda: NOW, {"OTEL_METRICS_EXPORTER": "absent"}),
-    ):
-        pass
+    environment = {"OTEL_METRICS_EXPORTER": "absent"}
+    for way in (telling(io.StringIO(), lambda: NOW, environment), exporting_metrics(environment)):
+        with pytest.raises(BadSetting, match=r"absent.*console"), way:
+            pass

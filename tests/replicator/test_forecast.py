@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index.residence import Residence
-from manifests.errors import StoreUnavailable, Unrepairable
+from manifests.errors import (
+    ExpansionExceeded,
+    GenctlError,
+    LengthExceeded,
+    StoreUnavailable,
+    Unrepairable,
+)
 from manifests.names import artifact_key, symbol_key, table_key
 from replicator.forecast import Forecast, forecast
 from replicator.plan import FetchPlan
@@ -59,11 +65,32 @@ class SilentStore(NamedStore):
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         raise StoreUnavailable("it does not answer")
 
+    def stat(self, key: str) -> ObjectInfo | None:
+        raise StoreUnavailable("it does not answer")
+
     def get(self, key: str, *, offset: int = 0, length: int) -> bytes:
         raise StoreUnavailable("it does not answer")
 
     def read_into(self, key: str, **_: object) -> int:
         raise StoreUnavailable("it does not answer")
+
+
+class EndlessPeer(NamedStore):
+    """A peer that has what it should, and whose listing never ends."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        raise AssertionError("asked for a listing")
+
+
+class ExcessivePeer(SilentStore):
+    """A peer that answers every question at too great a length, or packed."""
+
+    def __init__(self, name: str, error: type[GenctlError]) -> None:
+        super().__init__(name)
+        self._error = error
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        raise self._error("it says too much")
 
 
 def spread(one: EncodedArtifact, store_count: int, lost: Sequence[int] = ()) -> list[MemoryStore]:
@@ -79,7 +106,7 @@ def spread(one: EncodedArtifact, store_count: int, lost: Sequence[int] = ()) -> 
 
 def peer(one: EncodedArtifact, name: str, *, table: bool = True) -> MemoryStore:
     """A node that serves the artifact, and perhaps its table."""
-    store = NamedStore(name)
+    store = EndlessPeer(name)
     store.put_if_absent(artifact_key(one.artifact.blake3), [one.data])
     if table and one.geometry.column_count * one.geometry.k > 1:
         body = one.objects[0][one.geometry.table_range(0).offset :]
@@ -246,6 +273,17 @@ def test_a_source_that_does_not_answer_is_named_and_taken_to_have_nothing(
     one = encoded["large"]
     foreseen = check(one, tmp_path, spread(one, 1), [SilentStore("p0")])
     assert [each.unavailable for each in foreseen.sources] == ["it does not answer", None]
+
+
+@pytest.mark.parametrize("error", [LengthExceeded, ExpansionExceeded])
+def test_a_peer_whose_answers_exceed_all_bounds_is_named_and_taken_to_have_nothing(
+    encoded: dict[str, EncodedArtifact], tmp_path: Path, error: type[GenctlError]
+) -> None:
+    one = encoded["large"]
+    excessive = ExcessivePeer("p0", error)
+    foreseen = check(one, tmp_path, spread(one, 1), [excessive, peer(one, "p1")])
+    assert [each.unavailable for each in foreseen.sources] == ["it says too much", None, None]
+    assert foreseen.bytes_from("store") == 0
 
 
 def test_what_cannot_be_had_while_a_store_is_silent_is_not_called_lost(

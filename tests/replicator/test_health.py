@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.health import FAILURES_IN_A_ROW, REST_S, SHUNNED_S, Health
+from replicator.health import SHUNNED_S, STORE_FAILURES_IN_A_ROW, STORE_REST_S, Health
 
 NOW_S = 100.0
 
 
 def opened() -> Health:
     health = Health()
-    for _ in range(FAILURES_IN_A_ROW):
+    for _ in range(STORE_FAILURES_IN_A_ROW):
         health.failed(NOW_S)
     assert health.state(NOW_S) == "open"
     return health
@@ -19,7 +19,7 @@ def opened() -> Health:
 
 def half_open() -> Health:
     health = opened()
-    assert health.state(NOW_S + REST_S) == "half-open"
+    assert health.state(NOW_S + STORE_REST_S) == "half-open"
     return health
 
 
@@ -47,25 +47,25 @@ def test_a_success_in_between_starts_the_count_anew() -> None:
 
 def test_an_open_breaker_is_half_open_when_its_time_has_passed() -> None:
     health = opened()
-    assert not health.may_ask(NOW_S + REST_S - 0.001)
-    assert health.may_ask(NOW_S + REST_S)
-    assert health.state(NOW_S + REST_S) == "half-open"
+    assert not health.may_ask(NOW_S + STORE_REST_S - 0.001)
+    assert health.may_ask(NOW_S + STORE_REST_S)
+    assert health.state(NOW_S + STORE_REST_S) == "half-open"
 
 
 def test_a_success_of_a_half_open_source_closes_the_breaker() -> None:
     health = half_open()
-    health.succeeded(NOW_S + REST_S)
-    assert health.state(NOW_S + REST_S) == "closed"
-    health.failed(NOW_S + REST_S)
-    assert health.may_ask(NOW_S + REST_S), "its old failures are forgotten"
+    health.succeeded(NOW_S + STORE_REST_S)
+    assert health.state(NOW_S + STORE_REST_S) == "closed"
+    health.failed(NOW_S + STORE_REST_S)
+    assert health.may_ask(NOW_S + STORE_REST_S), "its old failures are forgotten"
 
 
 def test_one_failure_of_a_half_open_source_opens_the_breaker_again() -> None:
     health = half_open()
-    health.failed(NOW_S + REST_S)
-    assert not health.may_ask(NOW_S + REST_S)
-    assert not health.may_ask(NOW_S + 2 * REST_S - 0.001)
-    assert health.state(NOW_S + 2 * REST_S) == "half-open"
+    health.failed(NOW_S + STORE_REST_S)
+    assert not health.may_ask(NOW_S + STORE_REST_S)
+    assert not health.may_ask(NOW_S + 2 * STORE_REST_S - 0.001)
+    assert health.state(NOW_S + 2 * STORE_REST_S) == "half-open"
 
 
 @pytest.mark.parametrize("before", [Health, opened, half_open])
@@ -73,7 +73,7 @@ def test_row_53_one_lie_opens_the_breaker_for_long_whatever_was_before(
     before: type[Health],
 ) -> None:
     health = before()
-    now_s = NOW_S + REST_S
+    now_s = NOW_S + STORE_REST_S
     health.lied(now_s)
     assert health.state(now_s + SHUNNED_S - 0.001) == "open"
     assert health.state(now_s + SHUNNED_S) == "half-open"

@@ -11,6 +11,7 @@ from index.verification import ReadFiles
 from manifests.errors import TransferDeadline
 from replicator import download, runs
 from replicator.fetch import Fetcher
+from replicator.health import Health
 from replicator.sources import Sources
 from replicator.tables import Tables
 from tests.replicator.encoded import EncodedArtifact, encoded_artifact
@@ -184,7 +185,8 @@ def test_hedges_do_not_make_the_next_ones_wait_longer(
         clock.now_s += 0.001
         healthy(reading)
 
-    sources = Sources([slow], [SlowStore(store_with(encoded), lambda _: quick)], clock)
+    patient = {slow.url: Health(failures_in_a_row=100)}
+    sources = Sources([slow], [SlowStore(store_with(encoded), lambda _: quick)], clock, patient)
 
     waits: list[float] = []
 

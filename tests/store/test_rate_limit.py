@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from store.memory import MemoryStore
 from store.port import UNWATCHED, Transfer
-from store.rate_limit import MAX_BURST_BYTES, LimitedStore, RateLimit, TokenBucket
+from store.rate_limit import (
+    LONGEST_NAP_S,
+    MAX_BURST_BYTES,
+    LimitedStore,
+    RateLimit,
+    TokenBucket,
+)
 from tests.store.contract import Holding, Watch, WritingContract
 
 RATE = 1_000_000
@@ -122,7 +128,35 @@ def test_row_55_threads_that_take_at_one_moment_are_all_counted() -> None:
     limit = RateLimit(RATE, monotonic, slept.append)
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(limit.take, [RATE] * 80))
-    assert sorted(slept) == pytest.approx([float(n) for n in range(1, 80)])
+    assert max(slept) <= LONGEST_NAP_S
+    assert sum(slept) == pytest.approx(sum(range(1, 80)))
+
+
+def test_a_take_that_is_stopped_sleeps_no_longer() -> None:
+    slept: list[float] = []
+    limit = RateLimit(RATE, lambda: 0.0, slept.append)
+    limit.take(RATE * 100, lambda: len(slept) == 3)
+    assert len(slept) == 3
+
+
+def test_a_capped_read_is_stopped_in_its_sleep() -> None:
+    behind = MemoryStore()
+    behind.put_if_absent("key", [bytes(RATE * 100)])
+    naps: list[float] = []
+    stops: list[Callable[[], None]] = []
+
+    class Stopping(Watch):
+        def stop_by(self, stop: Callable[[], None]) -> None:
+            stops.append(stop)
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        stops[0]()
+
+    store = LimitedStore(behind, RateLimit(RATE, lambda: 0.0, nap))
+    buffer = memoryview(bytearray(RATE * 100))
+    store.read_into("key", offset=0, buffer=buffer, transfer=Stopping(lambda _: None))
+    assert len(naps) == 1
 
 
 def test_row_55_a_limited_store_pays_for_every_byte_it_reads() -> None:

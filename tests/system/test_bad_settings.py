@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support.process import Genctl
+from tests.support.process import Console, Genctl, environment
 from tests.system.world import (
     ask,
     bootstrap,
@@ -73,6 +74,43 @@ def test_a_home_is_not_made_again_with_other_settings(genctl: Genctl) -> None:
         genctl("init", "w", "--store", "s", *more).refused(3, "HomeOccupied", "settings.json")
     genctl("init", "w", "--store", "s2", "--dimensions", 256).refused(3, "HomeOccupied")
     assert (genctl.folder / "w" / "settings.json").read_bytes() == before
+
+
+def test_an_init_that_failed_is_corrected_by_the_next(tmp_path: Path, mark: str) -> None:
+    credentials = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    genctl = Console(tmp_path, environment(mark) | credentials)
+    closed = "s3://bucket?endpoint=http://127.0.0.1:1"
+    genctl("init", "w", "--store", closed, "--dimensions", 32).refused(5, "StoreUnavailable")
+    path = tmp_path / "w" / "settings.json"
+    assert json.loads(path.read_text())["stores"] == [closed]
+    genctl("init", "w", "--store", "s", "--dimensions", 64).ok()
+    settings = json.loads(path.read_text())
+    assert (settings["stores"], settings["dimensions"]) == ([str(tmp_path / "s")], 64)
+    genctl("init", "w", "--store", "s2", "--dimensions", 64).refused(3, "HomeOccupied")
+    assert json.loads(path.read_text()) == settings
+
+
+def test_commits_keep_the_settings_they_were_made_with(genctl: Genctl) -> None:
+    writer_home(genctl)
+    ingest(genctl, documents(1, 2), 5)
+    shutil.rmtree(genctl.folder / "w" / "keys")
+    (genctl.folder / "w" / "root.json").unlink()
+    genctl("init", "w", "--store", "s2", "--dimensions", 64).refused(3, "HomeOccupied")
+
+
+def test_one_folder_or_bucket_is_not_two_stores(genctl: Genctl) -> None:
+    bucket = "s3://bucket/p?endpoint=http://127.0.0.1:1"
+    (genctl.folder / "s").mkdir()
+    (genctl.folder / "link").symlink_to("s")
+    writer_home(genctl, store="other")
+    for first, second in (("s", "link"), (bucket, f"{bucket}&region=elsewhere")):
+        stores = ["--store", first, "--store", second]
+        genctl("init", "new", *stores).refused(3, "BadSetting", "one and the same")
+        node = ["node", "bootstrap", "n", *stores, "--root", "w/root.json"]
+        genctl(*node).refused(3, "BadSetting", "one and the same")
+    assert not (genctl.folder / "new").exists()
+    assert not (genctl.folder / "n").exists()
+    assert list((genctl.folder / "s").iterdir()) == []
 
 
 def test_a_store_is_one_writers(genctl: Genctl) -> None:

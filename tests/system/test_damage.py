@@ -19,6 +19,8 @@ DOCUMENTS = 6_000
 DIMENSIONS = 256
 WORDS = [a + b + c for a, b, c in itertools.product("bdfgklmnprst", "aeiou", "bdfglmnprst")]
 COUNTERS = {
+    "sources",
+    "store_bytes",
     "fetched_bytes",
     "damaged_symbols",
     "repaired_artifacts",

@@ -150,7 +150,9 @@ def test_the_command_prints_the_plan_for_people_and_for_programs(
     assert all(len(line) <= 80 for line in told.splitlines() if str(node.home.parent) not in line)
     bootstrapped = genctl("node", "bootstrap", "node", "--json").ok().json
     assert bootstrapped["fetched_bytes"] == document["fetch_bytes"]
-    assert "Nothing to fetch" in genctl("node", "plan", "node").ok().out
+    told = genctl("node", "plan", "node").ok().out
+    assert "Nothing to fetch" in told
+    assert all(len(line) <= 80 for line in told.splitlines())
     assert genctl("node", "plan", "node", "--json").ok().json["fetch_bytes"] == 0
 
 
@@ -163,7 +165,55 @@ def test_row_30_what_cannot_be_had_is_said_before_anything_moves(
         Path(copied.settings.stores[0]) / "symbols" / artifact.blake3[:2] / artifact.blake3
     )
     genctl = in_folder(node.home.parent)
-    (lost,) = genctl("node", "plan", "node", "--json").ok().json["unrepairable"]
+    planned = genctl("node", "plan", "node", "--json")
+    assert (planned.code, planned.error["error"]) == (6, "Unrepairable")
+    assert planned.error["facts"]["artifact_id"] == artifact.blake3
+    (lost,) = planned.json["unrepairable"]
     assert (lost["artifact"], lost["artifact_id"]) == (artifact.name, artifact.blake3)
-    assert f"cannot be had: {artifact.name}" in genctl("node", "plan", "node").ok().out
+    told = genctl("node", "plan", "node").refused(6, "Unrepairable")
+    first, second, *_ = told.out.splitlines()
+    assert first == "A bootstrap would fail:"
+    assert second.startswith(f"  cannot be had: {artifact.name}: ")
     genctl("node", "bootstrap", "node").refused(6, "Unrepairable")
+
+
+def test_a_new_node_is_planned_with_the_options_of_its_bootstrap(
+    copied: WriterHome, in_folder: Callable[[Path], Genctl]
+) -> None:
+    genctl = in_folder(copied.home.parent)
+    store = ["--store", copied.settings.stores[0]]
+    genctl("node", "plan", "fresh").refused(3, "BadSetting", "--root")
+    options = [*store, "--root", "writer/root.json", "--peer", "http://127.0.0.1:1"]
+    planned = genctl("node", "plan", "fresh", *options, "--json").ok().json
+    peer, _ = planned["sources"]
+    assert (peer["url"], peer["bytes"]) == ("http://127.0.0.1:1", 0)
+    assert peer["unavailable"]
+    assert not list((copied.home.parent / "fresh").glob("generations/*"))
+    brought = genctl("node", "bootstrap", "fresh", "--json").ok().json
+    assert brought["fetched_bytes"] == planned["fetch_bytes"] > 0
+    assert genctl("node", "status", "fresh", "--json").ok().json["peers"] == [peer["url"]]
+    assert peer["url"] in genctl("node", "status", "fresh").ok().out
+
+
+def test_a_bootstrap_tells_where_its_bytes_came_from(
+    copied: WriterHome, in_folder: Callable[[Path], Genctl]
+) -> None:
+    genctl = in_folder(copied.home.parent)
+    first = new_node(copied, "first")
+    first.bootstrap()
+    largest = max(copied.built()[0].artifacts, key=lambda each: each.size_bytes)
+    whole = copied.residence.artifact_path(largest.blake3).read_bytes()
+    for name in ("told", "counted"):
+        incoming = new_node(copied, name).home / "incoming"
+        incoming.mkdir()
+        (incoming / largest.blake3).write_bytes(whole[: len(whole) * 2 // 3])
+    with serving(peer_application_of(first)) as url:
+        told = genctl("node", "bootstrap", "told", "--peer", url).ok().out
+        line = ["node", "bootstrap", "counted", "--peer", url, "--json"]
+        counted = genctl(*line).ok().json
+    assert "from peers), reused 0 B, resumed " in told
+    assert counted["peer_bytes"] > 0
+    assert counted["fetched_bytes"] == counted["peer_bytes"] + counted["store_bytes"]
+    assert counted["sources"][url] == counted["peer_bytes"]
+    assert sum(counted["sources"].values()) == counted["fetched_bytes"]
+    assert 0 < counted["resumed_bytes"] < largest.size_bytes

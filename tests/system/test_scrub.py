@@ -562,6 +562,48 @@ def test_what_both_the_writer_and_the_stores_lost_is_named(
     genctl("scrub", "writer").refused(6, "Unrepairable", artifact.name)
 
 
+def test_row_30_artifacts_that_cannot_be_mended_do_not_keep_the_others_from_it(
+    writer: WriterHome, in_folder: Callable[[Path], Genctl]
+) -> None:
+    store = Path(writer.settings.stores[0])
+    hopeless, mendable, lost = sorted(artifacts_of(writer), key=lambda a: -a.size_bytes)[:3]
+    also_hopeless = only_of(writer, 0)[0]
+    before = contents(store)
+    paths = {a: writer.residence.artifact_path(a.blake3) for a in (hopeless, mendable)}
+    whole = paths[mendable].read_bytes()
+    for artifact in (hopeless, also_hopeless, mendable):
+        flip(writer.residence.artifact_path(artifact.blake3), 5)
+    gone = {a: contents(symbols_of(writer, a)) for a in (hopeless, also_hopeless)}
+    for artifact in gone:
+        shutil.rmtree(symbols_of(writer, artifact))
+    (symbols_of(writer, lost) / "00").unlink()
+    settings = writer.home / "settings.json"
+    stores = {"stores": list(writer.settings.stores)}
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | stores))
+    genctl = in_folder(writer.home.parent)
+
+    told = genctl("scrub", "writer", "--json")
+    assert told.error["error"] == "Unrepairable"
+    assert told.code == 6
+    assert len(told.json["unmended"]) == 2
+    assert told.json["mended_artifacts"] == 1
+    assert paths[mendable].read_bytes() == whole
+    away = {
+        str((symbols_of(writer, a) / name).relative_to(store)) for a in gone for name in gone[a]
+    }
+    assert contents(store) == {key: body for key, body in before.items() if key not in away}
+
+    again = genctl("scrub", "writer").refused(6, "Unrepairable", "2 artifacts damaged")
+    assert hopeless.name in again.out
+    assert also_hopeless.name in again.out
+    for artifact, held in gone.items():
+        symbols_of(writer, artifact).mkdir()
+        for name, body in held.items():
+            (symbols_of(writer, artifact) / name).write_bytes(body)
+    assert genctl("scrub", "writer", "--json").ok().json["unmended"] == []
+    assert contents(store) == before
+
+
 def test_three_stores_are_told_apart_and_made_whole(tmp_path: Path) -> None:
     from controller.new_home import init_home
     from controller.settings import WriterSettings
