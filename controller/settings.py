@@ -81,7 +81,7 @@ class NodeLimits(Frozen):
 
     store_bytes_per_s: BytesPerSecond | None = None
     peer_bytes_per_s: BytesPerSecond | None = None
-    reads_at_once: Annotated[int, Field(ge=1, le=64)] = 6
+    reads_at_once: Annotated[int, Field(ge=1, le=64)] = 4
     min_bytes_per_s: BytesPerSecond = 64 << 10
     serve_bytes_per_s: BytesPerSecond | None = None
     serve_reads_at_once: Annotated[int, Field(ge=1, le=256)] = 8

@@ -20,7 +20,7 @@ from manifests.errors import ArtifactHashMismatch, DiskError, DiskFull
 from manifests.generation import ArtifactFile
 from replicator.download import Arrived, Downloads, Pending
 from replicator.mend import Losses, mend
-from replicator.runs import RUN_SIZE_BYTES, Run, source_runs
+from replicator.runs import Run, source_runs
 from replicator.signed_chunks import SignedChunks
 from replicator.tables import Tables
 
@@ -116,7 +116,7 @@ class _Work:
 
     def scan(self) -> Iterator[Run]:
         """Check what the file holds, chunk by chunk; give the runs that are not good."""
-        buffer = AlignedBuffer(max(RUN_SIZE_BYTES, self._chunks.geometry.chunk_size_bytes))
+        buffer = AlignedBuffer(self._chunks.geometry.chunk_size_bytes)
         missing = []
         for run in source_runs(self._chunks.geometry):
             bad = [chunk for chunk in run.chunks if not self._is_good(run, chunk, buffer)]

@@ -16,11 +16,13 @@ from durable.bulk_file import AlignedBuffer, BulkFile
 from manifests.errors import Unrepairable
 from replicator.download import Downloads
 from replicator.repair_events import told
-from replicator.runs import RUN_SIZE_BYTES, Run, runs_of
+from replicator.runs import Run, runs_of
 from replicator.signed_chunks import SignedChunks
 from symbols.decode import rebuild_chunks
 
 MAX_THREADS = 4
+WINDOW_SIZE_BYTES = 8 << 20
+"""How many bytes of repair chunks are fetched before they are used."""
 
 Losses = dict[int, set[int]]
 """The source symbols whose chunk is missing, by column."""
@@ -78,10 +80,10 @@ class _Mending:
         self._progress = progress
 
     def windows(self) -> Iterator[list[int]]:
-        """The columns to rebuild, so many at a time that all their repair chunks are one run's."""
+        """The columns to rebuild, so many at a time that their repair chunks fit in a window."""
         columns = sorted(self._losses)
         most_lost = max(map(len, self._losses.values()))
-        at_once = max(1, RUN_SIZE_BYTES // (self._geometry.chunk_size_bytes * most_lost))
+        at_once = max(1, WINDOW_SIZE_BYTES // (self._geometry.chunk_size_bytes * most_lost))
         for first in range(0, len(columns), at_once):
             yield columns[first : first + at_once]
 

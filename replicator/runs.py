@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from symbols.geometry import ByteRange, Geometry
 
-RUN_SIZE_BYTES = 8 << 20
+RUN_SIZE_BYTES = 16 << 20
 """A run is as many chunks as fit; every read in flight holds that much memory."""
 
 
