@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -162,6 +163,8 @@ class _Lines:
 
 
 class _Response(http.client.HTTPResponse):
+    _is_drained = False
+
     def begin(self) -> None:
         attempt = _ATTEMPT.get()
         if attempt is None:
@@ -178,7 +181,11 @@ class _Response(http.client.HTTPResponse):
         """What has come of a body of known length, straight into ``buffer``; 0 at its end."""
         if self.isclosed() or not self.length:
             return 0
-        count = self.fp.readinto1(buffer[: self.length])
+        most_bytes = self.length
+        if not self._is_drained:
+            # What came with the headers; asked for more, the stream would wait for it.
+            most_bytes, self._is_drained = min(most_bytes, io.DEFAULT_BUFFER_SIZE), True
+        count = self.fp.readinto1(buffer[:most_bytes])
         self.length -= count
         if not count or not self.length:
             self.close()

@@ -262,7 +262,7 @@ def test_what_people_read_names_every_generation_and_artifact(released: Genctl) 
     assert generation_id in released("generations", "w").ok().out
     shown = released("show", "w", generation_id).ok().out
     assert "lexical/meta.json" in shown
-    assert "any 1 of 2 symbols" in shown
+    assert " 1 of 2  100 %" in shown
     assert generation_id in released("status", "w").ok().out
     assert generation_id in released("node", "status", "n").ok().out
 
