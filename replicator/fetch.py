@@ -27,6 +27,8 @@ from replicator.tables import Tables
 DIRECT_FROM_BYTES = 4 << 20
 """Artifacts from this size on are written past the page cache."""
 
+READ_BACK_BYTES = 4 << 20
+
 Progress = Callable[[int], None]
 """Called with the number of artifact bytes that are now in place."""
 
@@ -93,8 +95,20 @@ class Fetcher:
             if losses:
                 mend(self._downloads, chunks, file, losses, progress)
             file.finish(artifact.size_bytes)
+            if losses:
+                streamed = _read_back(artifact, file)
         streamed.confirm(path, self._seen)
         self._tables.keep(chunks)
+
+
+def _read_back(artifact: ArtifactFile, file: BulkFile) -> StreamedArtifact:
+    """Hash a file that was not written in order, past the page cache as it was written."""
+    streamed = StreamedArtifact(artifact)
+    buffer = AlignedBuffer(READ_BACK_BYTES)
+    for offset in range(0, artifact.size_bytes, READ_BACK_BYTES):
+        length = min(READ_BACK_BYTES, artifact.size_bytes - offset)
+        streamed.update(offset, file.read(offset, buffer, length))
+    return streamed
 
 
 class _Work:
