@@ -29,7 +29,7 @@ from manifests.identifiers import HASH_SIZE_BYTES
 from symbols.combinations import SLICE_SIZE_BYTES, repair_blocks
 from symbols.geometry import Geometry
 
-COLUMNS_AHEAD = 4
+COLUMNS_AHEAD = 16
 """For each thread; what is computed waits in memory, 2 MiB a column, while the disk is at work."""
 
 COLUMNS_BETWEEN_FSYNCS = 16
