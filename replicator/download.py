@@ -374,9 +374,10 @@ class Downloads:
     def _blame(self, read: _Read, place: Place, error: GenctlError) -> None:
         source = place.source
         if read.overtaken:
-            self.sources.failed(
-                place, TransferDeadline(f"{source.url} is much slower than usual", store=source.url)
-            )
+            # A peer is not worth waiting for. A store that is slow is still what a node lives on.
+            if source.kind == "peer":
+                slow = TransferDeadline(f"{source.url} is much slower than usual", store=source.url)
+                self.sources.failed(place, slow)
         elif not read.stopped:
             self.sources.failed(place, error)
             if source.kind == "store":
