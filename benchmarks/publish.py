@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.harness import Disagreement, Outcome, Pairs, seconds, show
 from benchmarks.large import MIB, make_large_home
+from benchmarks.served import program
 from builder.shelf import Shelf
 from controller import settings
 from controller.settings import WriterSettings
@@ -36,12 +36,6 @@ SEED = 20_243
 PAIRS = 5
 MAX_RATIO = 1.6
 OURS, THEIRS = "ours", "theirs"
-
-
-def program(name: str) -> str | None:
-    """Where a console script is: in this environment, or on the path."""
-    beside = Path(sys.executable).with_name(name)
-    return str(beside) if beside.exists() else shutil.which(name)
 
 
 class Bench:
