@@ -8,8 +8,8 @@ evenly too. All other objects are *mirrored*. The first store's are the true one
 
 *Who needs which stores.* A reader takes what it wants from the first store that answers and has it:
 all that it reads is signed or hashed, and a copy that is behind is an older record, which it
-refuses. What is there but damaged is refused too; no other store is asked for it.
-A writer needs all of them. It sends to all before the commit point, so that one which does not answer is noticed
+refuses. What is there but damaged is refused too; no other store is asked for it. A writer needs
+all of them. It sends to all before the commit point, so that one which does not answer is noticed
 in time; copies that a crash or a failure left behind are brought up by the next change of the
 record, or by :meth:`SpreadStore.mend`. What the first store has lost is never taken for absent
 while a copy is left: a record made anew there would undo what was acknowledged.
