@@ -64,7 +64,7 @@ $(READY): requirements.lock pyproject.toml
 	if [ -e $(HALF_MADE) ] || ! $(VENV)/bin/python -c \
 		'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then rm -rf $(VENV); fi; \
 	mkdir -p $(VENV); touch $(HALF_MADE); \
-	echo 'Setting up $(VENV) from requirements.lock (about 95 MB to download, a minute or two; once only)...'; \
+	echo 'Setting up $(VENV) from requirements.lock (about 160 MB to download, a minute or two; once only)...'; \
 	[ -x $(VENV)/bin/pip ] || $(PYTHON) -m venv $(VENV); \
 	$(PIP_INSTALL) --require-hashes -r requirements.lock; \
 	$(PIP_INSTALL) --no-deps --no-build-isolation -e .; \
