@@ -204,7 +204,28 @@ class _Stoppable(HTTPConnection):
 
 
 class _StoppableTLS(_Stoppable, HTTPSConnection):
-    pass
+    _while_shaking_hands: socket.socket | None = None
+
+    def _new_conn(self) -> socket.socket:
+        connected = super()._new_conn()
+        attempt = _ATTEMPT.get()
+        if attempt is not None:
+            # TLS takes the descriptor away from this socket before it shakes hands, and a server
+            # may never answer that: a stop goes through a descriptor of its own meanwhile.
+            self._while_shaking_hands = connected.dup()
+            attempt._waits_on(self._while_shaking_hands)  # noqa: SLF001 - the two are one mechanism
+            attempt.check()
+        return connected
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        finally:
+            attempt, shaking = _ATTEMPT.get(), self._while_shaking_hands
+            if attempt is not None and shaking is not None:
+                attempt._waits_on(None)  # noqa: SLF001 - the two are one mechanism
+                shaking.close()
+                self._while_shaking_hands = None
 
 
 class _HTTPPool(urllib3.HTTPConnectionPool):

@@ -30,6 +30,7 @@ from tests.support import http_faults as faults
 from tests.support.certificate import own_certificate, tls_of
 from tests.support.http_faults import Answer, Fault, FaultyServer, holding
 from tests.support.s3_server import free_ports
+from tests.support.serving import eventually
 
 TEN = b"0123456789"
 LARGE = bytes(range(256)) * 8192
@@ -325,6 +326,7 @@ def stopped(server: FaultyServer, store: HttpReader, stopper: Stopper) -> None:
     with ThreadPoolExecutor(1) as threads:
         reading = threads.submit(store.read_into, request(server, "large"), 0, buffer, stopper)
         assert stopper.ready.wait(30)
+        eventually(lambda: bool(server.seen))
         stopper.stop()
         with pytest.raises(TransferDeadline, match="stopped"):
             reading.result(timeout=20)
@@ -350,6 +352,21 @@ def test_another_thread_ends_a_read_over_tls_at_once(
     server, store = over_tls
     server.plan(fault)
     stopped(server, store, Stopper(arrivals))
+
+
+def test_another_thread_ends_a_read_whose_server_never_shakes_hands() -> None:
+    stopper = Stopper(0)
+    with socket.create_server(("127.0.0.1", 0)) as mute, ThreadPoolExecutor(1) as threads:
+        url = f"https://127.0.0.1:{mute.getsockname()[1]}/large"
+        store = HttpReader("the store", open_pool(url), patience=PATIENT)
+        buffer = memoryview(bytearray(10))
+        reading = threads.submit(store.read_into, Request("large", url), 0, buffer, stopper)
+        connection, _ = mute.accept()
+        with connection:
+            assert connection.recv(1)  # it has begun to shake hands
+            stopper.stop()
+            with pytest.raises(TransferDeadline, match="stopped"):
+                reading.result(timeout=20)
 
 
 def test_a_proxy_of_the_environment_is_used_except_for_hosts_it_excepts(
