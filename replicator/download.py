@@ -28,6 +28,7 @@ from manifests.errors import (
     StoreUnavailable,
     TransferDeadline,
 )
+from replicator.reads import Read, Stopped, Watch
 from replicator.runs import RUN_SIZE_BYTES, Run
 from replicator.signed_chunks import SignedChunks
 from replicator.sources import Place, Sources, corrupt
@@ -55,92 +56,6 @@ _FAILURES = (
 )
 
 
-class _Stopped(GenctlError):
-    """The read is not wanted any more."""
-
-
-class _Read:
-    """One attempt at a run, which another thread may stop."""
-
-    def __init__(
-        self,
-        chunks: SignedChunks,
-        run: Run,
-        buffer: AlignedBuffer,
-        *,
-        started_s: float,
-        is_hedge: bool,
-    ) -> None:
-        self.chunks = chunks
-        self.run = run
-        self.buffer = buffer
-        self.started_s = started_s
-        self.is_hedge = is_hedge
-        self.missing = set(run.chunks)
-        self.asked: list[str] = []
-        self.unanswered = False
-        """Whether someone who may have some of it could not be asked."""
-        self.stopped = False
-        self.overtaken = False
-        """Whether it was stopped because a later one was faster."""
-        self._stop: Callable[[], None] | None = None
-        self._lock = threading.Lock()
-
-    def stop(self, *, overtaken: bool = False) -> None:
-        """End it, wherever it is."""
-        with self._lock:
-            self.stopped, self.overtaken = True, overtaken
-            if self._stop is not None:
-                self._stop()
-
-    def stop_by(self, stop: Callable[[], None]) -> None:
-        """See :meth:`store.port.Transfer.stop_by`."""
-        with self._lock:
-            self._stop = stop
-            if self.stopped:
-                stop()
-
-    @property
-    def memory(self) -> memoryview:
-        """Where the run's bytes go: at a repair symbol's offsets, or at the artifact's."""
-        geometry = self.run.geometry
-        source = geometry.is_source(self.run.number)
-        return self.buffer.at(*(self.run.in_artifact if source else self.run.in_symbol))
-
-
-class _Watch:
-    """Checks each chunk of a part of a run as soon as its last byte has come."""
-
-    def __init__(self, read: _Read, part: Run, memory: memoryview, place: Place) -> None:
-        self._read = read
-        self._part = part
-        self._memory = memory
-        self._place = place
-        self._chunks = iter(part.chunks)
-        self._next = next(self._chunks, None)
-        self.arrived_bytes = 0
-
-    def stop_by(self, stop: Callable[[], None]) -> None:
-        """See :meth:`store.port.Transfer.stop_by`."""
-        self._read.stop_by(stop)
-
-    def arrived(self, size_bytes: int) -> None:
-        """See :meth:`store.port.Transfer.arrived`."""
-        if self._read.stopped:
-            raise _Stopped("the read is not wanted any more")
-        self.arrived_bytes += size_bytes
-        while self._next is not None:
-            offset, length = self._part.within(self._next)
-            if offset + length > self.arrived_bytes:
-                break
-            data = self._memory[offset : offset + length]
-            if self._read.chunks.good(self._part.number, self._next, data):
-                self._read.missing.discard(self._next)
-            elif self._place.source.kind == "peer":
-                raise corrupt(self._place, offset)
-            self._next = next(self._chunks, None)
-
-
 @dataclass(frozen=True, slots=True)
 class Arrived:
     """A run in memory; its ``missing`` chunks are not there, or not as they were signed."""
@@ -157,7 +72,7 @@ class Pending:
 
     chunks: SignedChunks
     run: Run
-    reads: dict[Future[bool], _Read] = field(default_factory=dict)
+    reads: dict[Future[bool], Read] = field(default_factory=dict)
 
 
 class Downloads:
@@ -192,7 +107,7 @@ class Downloads:
         for _ in range(HEDGES_AT_ONCE):
             self._spare.put(None)
         self._took_s: deque[float] = deque(maxlen=REMEMBERED_READS)
-        self._reads: set[_Read] = set()
+        self._reads: set[Read] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -300,7 +215,7 @@ class Downloads:
             memory = AlignedBuffer(needed_bytes)
         avoid = [url for other in pending.reads.values() for url in other.asked]
         started_s, is_hedge = self._now_s(), bool(pending.reads)
-        read = _Read(pending.chunks, pending.run, memory, started_s=started_s, is_hedge=is_hedge)
+        read = Read(pending.chunks, pending.run, memory, started_s=started_s, is_hedge=is_hedge)
         self._reads.add(read)
         pending.reads[self._pool.submit(self._run, read, avoid)] = read
 
@@ -314,10 +229,10 @@ class Downloads:
             self._reads.discard(read)
         pending.reads.clear()
 
-    def _let_go(self, read: _Read, memory: _Memory, _: Future[bool]) -> None:
+    def _let_go(self, read: Read, memory: _Memory, _: Future[bool]) -> None:
         memory.put(read.buffer)
 
-    def _run(self, read: _Read, avoid: list[str]) -> bool:
+    def _run(self, read: Read, avoid: list[str]) -> bool:
         """Read a run from whoever has it; whether all of it arrived."""
         places = self.sources.of_run(read.chunks.artifact_id, read.run)
         # Where one peer is slow, others may be: a second request goes to a store first.
@@ -341,11 +256,11 @@ class Downloads:
             self.counting.damaged(read.chunks.artifact_id, read.run.number)
         return not read.missing
 
-    def _read_part(self, read: _Read, part: Run, place: Place, attempts_left: int) -> bool:
+    def _read_part(self, read: Read, part: Run, place: Place, attempts_left: int) -> bool:
         """Read a part of a run; whether it was cut short and is worth asking for once more."""
         offset = part.in_symbol.offset - read.run.in_symbol.offset
         memory = read.memory[offset : offset + part.in_symbol.length]
-        watch = _Watch(read, part, memory, place)
+        watch = Watch(read, part, memory, place)
         source = place.source
         try:
             count = source.store.read_into(
@@ -361,7 +276,7 @@ class Downloads:
             self.sources.lied(place, error)
         except DiskError:
             self._read_around(read, part, place)
-        except (_Stopped, *_FAILURES) as error:
+        except (Stopped, *_FAILURES) as error:
             # A connection that broke after it gave something says little of its source.
             cut = watch.arrived_bytes > 0 and isinstance(error, (BodyMismatch, StoreUnavailable))
             if cut and attempts_left and not read.stopped:
@@ -371,7 +286,7 @@ class Downloads:
             self.counting.moved(source.kind, source.url, watch.arrived_bytes)
         return False
 
-    def _blame(self, read: _Read, place: Place, error: GenctlError) -> None:
+    def _blame(self, read: Read, place: Place, error: GenctlError) -> None:
         source = place.source
         if read.overtaken:
             # A peer is not worth waiting for. A store that is slow is still what a node lives on.
@@ -383,7 +298,7 @@ class Downloads:
             if source.kind == "store":
                 read.unanswered, read.chunks.unavailable = True, error
 
-    def _read_around(self, read: _Read, part: Run, place: Place) -> None:
+    def _read_around(self, read: Read, part: Run, place: Place) -> None:
         """Read each chunk by itself after a failure of a disk: it may be of one sector."""
         if part.count > 1:
             # Those that came before the failure count already, and their memory is left alone.

@@ -8,128 +8,29 @@ redirection followed and nothing retried here.
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 
 import urllib3
-from urllib3.exceptions import (
-    HTTPError,
-)
-from urllib3.exceptions import TimeoutError as HTTPTimeout
+from urllib3.exceptions import HTTPError
 
-from manifests.errors import (
-    BodyMismatch,
-    ExpansionExceeded,
-    GenctlError,
-    LengthExceeded,
-    ObjectMissing,
-    SourceBusy,
-    StoreUnavailable,
+from manifests.errors import ExpansionExceeded, GenctlError, LengthExceeded, ObjectMissing
+from store.http_answers import (
+    Body,
+    Refusal,
+    Request,
+    announced_bytes,
+    check_nothing_at,
+    mismatch,
+    partial_bytes,
+    refused,
+    unavailable,
 )
-from store.http_pool import Attempt, receive_into, why_unreachable
+from store.http_pool import Attempt
 from store.patience import DEFAULT_PATIENCE, Patience
 from store.port import UNWATCHED, Transfer, VersionedBytes
 
-PIECE_SIZE_BYTES = 512 << 10
 MAX_REFUSAL_SIZE_BYTES = 8 << 10
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})")
-_NOTHING_THERE = re.compile(r"bytes \*/(\d{1,19})")
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What to ask for: the object's ``key``, for messages, its URL, and headers (a signature).
-
-    The reader adds ``Range`` and ``Accept-Encoding``.
-    """
-
-    key: str
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An answer that is not the object; ``body`` is its first 8 KiB."""
-
-    key: str
-    status: int
-    body: bytes
-
-
-def refused(store_url: str, refusal: Refusal) -> GenctlError:
-    """The error that a status stands for where the server is not known to say more in the body.
-
-    ``ObjectMissing`` for 404, ``SourceBusy`` for 429 and 503, ``StoreUnavailable`` for all else.
-    """
-    key, status = refusal.key, refusal.status
-    if status == 404:
-        return ObjectMissing(f"{store_url} has no object {key}", store=store_url, key=key)
-    reason = "try again in a while" if status == 429 or status >= 500 else "check its URL"
-    kind = SourceBusy if status in {429, 503} else StoreUnavailable
-    return kind(
-        f"{store_url} answers {status} to a read of {key}; {reason}",
-        store=store_url,
-        key=key,
-        status=status,
-    )
-
-
-class _Body:
-    """The next ``count`` bytes of an answer, never more; without an answer, none."""
-
-    def __init__(
-        self,
-        reader: HttpReader,
-        request: Request,
-        attempt: Attempt | None = None,
-        response: urllib3.BaseHTTPResponse | None = None,
-        count: int = 0,
-    ) -> None:
-        self._reader = reader
-        self._request = request
-        self._attempt = attempt
-        self._response = response
-        self._count = count
-
-    def whole(self) -> bytes:
-        """All of it; see :meth:`into`."""
-        data = bytearray(self._count)
-        for _ in self.into(memoryview(data)):
-            pass
-        return bytes(data)
-
-    def into(self, buffer: memoryview) -> Iterator[int]:
-        """Fill ``buffer``, and tell after each piece how many bytes it had.
-
-        Raises:
-            BodyMismatch: there are fewer than announced.
-            StoreUnavailable: nothing came for too long.
-            TransferDeadline: the bytes come too slowly.
-        """
-        attempt, response, done = self._attempt, self._response, 0
-        if attempt is None or response is None:
-            return
-        attempt.end += self._count / self._reader.patience.min_bytes_per_s
-        while done < self._count:
-            try:
-                piece = buffer[done : min(done + PIECE_SIZE_BYTES, self._count)]
-                received = receive_into(response, piece)
-            except (HTTPTimeout, TimeoutError) as error:
-                attempt.check()
-                raise self._reader.unavailable(self._request, error) from error
-            except (HTTPError, OSError) as error:
-                attempt.check()
-                raise self._reader.cut_short(self._request, done, self._count) from error
-            attempt.check()
-            if not received:
-                raise self._reader.cut_short(self._request, done, self._count)
-            done += received
-            yield received
-        # The body has been read to its end: the connection can be used again.
-        response.release_conn()
 
 
 class HttpReader:
@@ -157,7 +58,7 @@ class HttpReader:
         self._store_url = store_url
         self._pool = pool
         self._explain = explain or (lambda refusal: refused(store_url, refusal))
-        self.patience = patience
+        self._patience = patience
         self._monotonic = monotonic
 
     def read_into(
@@ -170,7 +71,7 @@ class HttpReader:
         """
         done = 0
         with self._range(request, offset, len(buffer), transfer) as body:
-            for count in body.into(buffer):
+            for count in body.into(buffer) if body else ():
                 done += count
                 transfer.arrived(count)
         return done
@@ -182,7 +83,7 @@ class HttpReader:
             ObjectMissing: there is no such object.
         """
         with self._range(request, offset, length, UNWATCHED) as body:
-            return body.whole()
+            return body.whole() if body else b""
 
     def get_whole(self, request: Request, limit_bytes: int) -> VersionedBytes | None:
         """The whole object with its ETag, without quotes, as the version; ``None``: absent.
@@ -196,12 +97,12 @@ class HttpReader:
                 if response.status != 200:
                     self._check_absent(request, attempt, response)
                     return None
-                announced = _announced(response)
+                announced = announced_bytes(response)
                 # Without a length nobody can tell whether the body is whole; it may be endless.
                 count = limit_bytes + 1 if announced is None else announced
                 data = b""
                 if count <= limit_bytes or announced is None:
-                    data = _Body(self, request, attempt, response, count).whole()
+                    data = self._body(request, attempt, response, count).whole()
                 if count > limit_bytes:
                     raise LengthExceeded(
                         f"{request.key} in {self._store_url} is longer than {limit_bytes} bytes",
@@ -210,7 +111,7 @@ class HttpReader:
                     )
                 version = response.headers.get("ETag", "").strip('"')
                 if not version:
-                    raise self._mismatch(request, "it has no ETag")
+                    raise mismatch(self._store_url, request.key, "it has no ETag")
                 return VersionedBytes(data, version)
 
     def size_bytes(self, request: Request) -> int | None:
@@ -223,12 +124,12 @@ class HttpReader:
             response = self._answer(request, attempt, {"Range": "bytes=0-0"})
             with contextlib.closing(response):
                 if response.status == 206:
-                    count, size_bytes = self._count(request, response, 0, 1)
+                    count, size_bytes = partial_bytes(self._store_url, request, response, 0, 1)
                     # To the end, so that the connection can be used again.
-                    _Body(self, request, attempt, response, count).whole()
+                    self._body(request, attempt, response, count).whole()
                     return size_bytes
                 if response.status == 416:
-                    self._check_nothing_at(request, response, 0)
+                    check_nothing_at(self._store_url, request, response, 0)
                     return 0
                 self._check_absent(request, attempt, response)
                 return None
@@ -236,29 +137,30 @@ class HttpReader:
     @contextlib.contextmanager
     def _range(
         self, request: Request, offset: int, length: int, transfer: Transfer
-    ) -> Iterator[_Body]:
+    ) -> Iterator[Body | None]:
+        """The bytes of a range; ``None`` where the object has none there."""
         if length == 0:
             # A range cannot be empty, and an absent object is to be named all the same.
             if self.size_bytes(request) is None:
                 raise self._explain(Refusal(request.key, 404, b""))
-            yield _Body(self, request)
+            yield None
             return
         with self._attempt(request, transfer) as attempt:
             wanted = {"Range": f"bytes={offset}-{offset + length - 1}"}
             with contextlib.closing(self._answer(request, attempt, wanted)) as response:
                 if response.status == 416:
-                    self._check_nothing_at(request, response, offset)
-                    yield _Body(self, request)
+                    check_nothing_at(self._store_url, request, response, offset)
+                    yield None
                     return
                 if response.status != 206:
                     raise self._refusal(request, attempt, response)
-                count, _ = self._count(request, response, offset, length)
-                yield _Body(self, request, attempt, response, count)
+                count, _ = partial_bytes(self._store_url, request, response, offset, length)
+                yield self._body(request, attempt, response, count)
 
     @contextlib.contextmanager
     def _attempt(self, request: Request, transfer: Transfer) -> Iterator[Attempt]:
         what = f"{request.key} from {self._store_url}"
-        attempt = Attempt(self._monotonic() + self.patience.grace_s, self._monotonic, what)
+        attempt = Attempt(self._monotonic() + self._patience.grace_s, self._monotonic, what)
         transfer.stop_by(attempt.stop)
         with attempt.running():
             yield attempt
@@ -266,7 +168,7 @@ class HttpReader:
     def _answer(
         self, request: Request, attempt: Attempt, headers: Mapping[str, str]
     ) -> urllib3.BaseHTTPResponse:
-        patience = self.patience
+        patience = self._patience
         attempt.check()
         try:
             response = self._pool.request(
@@ -281,7 +183,7 @@ class HttpReader:
             )
         except HTTPError as error:
             attempt.check()
-            raise self.unavailable(request, error) from error
+            raise unavailable(self._store_url, request.key, error) from error
         if response.status < 300 and response.headers.get("Content-Encoding", "identity") not in {
             "",
             "identity",
@@ -295,32 +197,17 @@ class HttpReader:
             )
         return response
 
-    def _count(
-        self, request: Request, response: urllib3.BaseHTTPResponse, offset: int, length: int
-    ) -> tuple[int, int]:
-        """How many bytes a partial answer has, and how many the object; those asked for only."""
-        header = response.headers.get("Content-Range", "")
-        found = _CONTENT_RANGE.fullmatch(header)
-        if found is None:
-            raise self._mismatch(request, f"its Content-Range is {header[:60]!r}")
-        start, end, size_bytes = map(int, found.groups())
-        if start != offset or end != min(offset + length, size_bytes) - 1 or end < start:
-            raise self._mismatch(
-                request, f"it is {header!r}, not {length} bytes from offset {offset} on"
-            )
-        count = end - start + 1
-        if _announced(response) not in {None, count}:
-            raise self._mismatch(request, f"it has {_announced(response)} bytes, not {count}")
-        return count, size_bytes
-
-    def _check_nothing_at(
-        self, request: Request, response: urllib3.BaseHTTPResponse, offset: int
-    ) -> None:
-        """Refuse an answer 416 that contradicts itself; not every server gives the size in it."""
-        header = response.headers.get("Content-Range", "")
-        found = _NOTHING_THERE.fullmatch(header)
-        if found is not None and int(found[1]) > offset:
-            raise self._mismatch(request, f"it denies offset {offset} of {found[1]} bytes")
+    def _body(
+        self, request: Request, attempt: Attempt, response: urllib3.BaseHTTPResponse, count: int
+    ) -> Body:
+        return Body(
+            self._store_url,
+            request.key,
+            attempt,
+            response,
+            count,
+            self._patience.min_bytes_per_s,
+        )
 
     def _check_absent(
         self, request: Request, attempt: Attempt, response: urllib3.BaseHTTPResponse
@@ -334,7 +221,7 @@ class HttpReader:
         self, request: Request, attempt: Attempt, response: urllib3.BaseHTTPResponse
     ) -> GenctlError:
         if response.status < 300:
-            return self._mismatch(request, f"its status is {response.status}")
+            return mismatch(self._store_url, request.key, f"its status is {response.status}")
         body = b""
         # Whatever cuts the explanation short, the status stands.
         with contextlib.suppress(HTTPError):
@@ -345,37 +232,3 @@ class HttpReader:
                     break
                 body += piece
         return self._explain(Refusal(request.key, response.status, body))
-
-    def _mismatch(self, request: Request, why: str) -> BodyMismatch:
-        return BodyMismatch(
-            f"the answer of {self._store_url} is not {request.key}: {why}; see what answers at "
-            "that address, then try again",
-            store=self._store_url,
-            key=request.key,
-        )
-
-    def cut_short(self, request: Request, done: int, count: int) -> BodyMismatch:
-        """The error for an answer that ended after ``done`` of its ``count`` bytes."""
-        return BodyMismatch(
-            f"{self._store_url} sent {done} of {count} bytes of {request.key}; try again",
-            store=self._store_url,
-            key=request.key,
-            received_bytes=done,
-            expected_bytes=count,
-        )
-
-    def unavailable(self, request: Request, error: Exception) -> StoreUnavailable:
-        """The error for a server that cannot be reached, or goes silent."""
-        return StoreUnavailable(
-            f"{self._store_url} cannot be read ({request.key}): {why_unreachable(error)}",
-            store=self._store_url,
-            key=request.key,
-        )
-
-
-def _announced(response: urllib3.BaseHTTPResponse) -> int | None:
-    """How many bytes the body is said to have, if it is said in a way that can be relied on."""
-    length = response.headers.get("Content-Length", "")
-    if "Transfer-Encoding" in response.headers or not length.isascii() or not length.isdecimal():
-        return None
-    return int(length)

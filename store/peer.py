@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from manifests.canonical import Frozen
 from manifests.errors import BadSetting, BodyMismatch, StoreUnavailable
+from store.http_answers import Request
 from store.http_pool import open_pool
-from store.http_reads import HttpReader, Request
+from store.http_reads import HttpReader
 from store.keys import check_key, check_prefix, check_range
 from store.patience import Patience
 from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes

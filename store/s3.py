@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from manifests.errors import BadSetting, BodyMismatch, GenctlError, SizeRefused, StoreRefused
+from store.http_answers import Refusal, Request
 from store.http_pool import open_pool
-from store.http_reads import HttpReader, Refusal, Request
+from store.http_reads import HttpReader
 from store.keys import MAX_KEY_LENGTH, check_key, check_prefix, check_range, is_segment
 from store.patience import DEFAULT_PATIENCE, Patience
 from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes

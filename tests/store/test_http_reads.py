@@ -22,8 +22,9 @@ from manifests.errors import (
     StoreUnavailable,
     TransferDeadline,
 )
+from store.http_answers import Request
 from store.http_pool import open_pool
-from store.http_reads import HttpReader, Request
+from store.http_reads import HttpReader
 from store.patience import Patience
 from tests.store.contract import Watch
 from tests.support import http_faults as faults
