@@ -19,6 +19,9 @@ NAMES = (
     "memory",
     "peers",
     "catchup",
+    "incremental",
+    "amplification",
+    "trust",
 )
 
 

@@ -8,22 +8,27 @@ generation resident; until then there is nothing to see of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from builder.changes import BuildPlan
-from builder.draft import Draft, Encode
+from builder.draft import Draft
 from builder.golden import golden_queries
+from builder.merge_plan import DEFAULT_POLICY, MergePolicy
+from builder.new_artifacts import Encode
+from builder.placed_merges import PlacedMerges, dropped_rows, place_merges, place_tombstones
+from builder.prepared_merges import PreparedMerge
+from builder.scale_out import Workforce, in_threads
 from commits.documents import Upsert
 from index import lexical
 from index.embedding import Embedder, embedder_record
 from index.heads import Head
 from index.residence import Residence
 from index.snapshot import Snapshot
-from index.verification import verify_generation
+from index.verification import ReadFiles, verify_generation
 from manifests.canonical import to_canonical
 from manifests.generation import (
     INVARIANTS,
@@ -32,8 +37,11 @@ from manifests.generation import (
     Counts,
     GenerationBody,
     GenerationManifest,
+    HeadsArtifact,
     LexicalArtifact,
     Quantization,
+    TombstonesArtifact,
+    VectorArtifact,
     seal,
 )
 from manifests.invariants import check_counts
@@ -41,10 +49,14 @@ from manifests.invariants import check_counts
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build made, and what it could keep."""
+    """What a build made, and what it could keep.
+
+    ``merged_bytes`` is that part of ``new_bytes`` which merges wrote, in this build or before it.
+    """
 
     manifest: GenerationManifest
     new_bytes: int
+    merged_bytes: int
     reused_bytes: int
 
 
@@ -56,6 +68,8 @@ class BuildSettings:
     quantization: Quantization
     embedder: Embedder
     encode: Encode
+    workforce: Workforce = field(default_factory=in_threads)
+    merge_policy: MergePolicy = DEFAULT_POLICY
 
 
 def build_generation(
@@ -65,48 +79,74 @@ def build_generation(
     draft_folder: Path,
     settings: BuildSettings,
     built_at: str,
+    *,
+    prepared: Sequence[PreparedMerge] = (),
+    seen: ReadFiles | None = None,
 ) -> BuildReport:
     """Build the generation that ``plan`` leads to from ``parent`` and make it resident.
 
     Args:
         plan: the net change since the parent.
-        parent: the opened parent generation, or ``None`` for the first.
+        parent: the opened generation to build upon, or ``None`` to take nothing over.
         residence: where artifacts and generations are kept.
         draft_folder: a folder of this build alone, on the same file system.
         settings: shard, quantization, embedder, encoder.
         built_at: when, in UTC (RFC 3339); recorded in the manifest.
+        prepared: merges to be put in place, where they fit the parent.
+        seen: artifacts that are known to be intact; those that are read here are added.
 
     Raises:
         DiskFull, DiskError: the disk refuses.
         ActivationFailed: what was built does not open, or does not hold what it should.
     """
+    seen = ReadFiles() if seen is None else seen
     gone = parent.rows_of(list(plan.touched)) if parent else {}
-    first_row = parent.manifest.counts.rows if parent else 0
-    rows = first_row + len(plan.upserts)
-    tombstones = (parent.manifest.counts.tombstones if parent else 0) + len(gone)
-    counts = Counts(documents=rows - tombstones, rows=rows, tombstones=tombstones)
+    before = parent.manifest.counts if parent else Counts(documents=0, rows=0, tombstones=0)
     with Draft(residence, draft_folder, settings.encode) as draft:
-        _write(draft, plan, parent, gone, settings)
-        manifest = _manifest(plan, parent, draft, settings, counts, built_at)
-        residence.assemble(manifest, to_canonical(manifest))
+        merges = PlacedMerges()
+        dropped = np.empty(0, np.uint64)
+        if parent is not None:
+            upserts = len(plan.upserts)
+            merges = place_merges(draft, parent, prepared, settings.merge_policy, upserts, seen)
+            dropped = dropped_rows(merges.rows, parent.tombstones, residence)
+        _write_text(draft, plan, parent, merges, gone)
+        _write_rows(draft, plan, parent, merges, settings)
+        place_tombstones(
+            draft,
+            parent.manifest.of_kind(TombstonesArtifact) if parent else [],
+            dropped,
+            list(gone.values()),
+            settings.merge_policy,
+            plan.high_seq,
+        )
+        counts = Counts(
+            documents=before.documents - len(gone) + len(plan.upserts),
+            rows=before.rows + len(plan.upserts),
+            tombstones=before.tombstones + len(gone) - len(dropped),
+        )
+        manifest = _manifest(plan, draft, settings, counts, built_at, seen)
+        residence.assemble(manifest, to_canonical(manifest), seen)
 
     inherited = {a.blake3 for a in parent.manifest.artifacts} if parent else set()
     reused_bytes = sum(a.size_bytes for a in manifest.artifacts if a.blake3 in inherited)
-    return BuildReport(manifest, manifest.size_bytes - reused_bytes, reused_bytes)
+    return BuildReport(
+        manifest, manifest.size_bytes - reused_bytes, merges.size_bytes, reused_bytes
+    )
 
 
-def _write(
+def _write_text(
     draft: Draft,
     plan: BuildPlan,
     parent: Snapshot | None,
+    merges: PlacedMerges,
     gone: dict[str, int],
-    settings: BuildSettings,
 ) -> None:
-    """Write what the plan adds and takes out; keep the rest of the parent."""
-    inherited = parent.manifest.artifacts if parent else ()
+    """Put text merges in place, take out what is gone, add what is new."""
     first_row = parent.manifest.counts.rows if parent else 0
     draft.change_lexical(
-        [artifact for artifact in inherited if isinstance(artifact, LexicalArtifact)],
+        parent.manifest.of_kind(LexicalArtifact) if parent else [],
+        merges.text,
+        parent.live_rows if parent else list,
         (
             (row, lexical.StoredDocument(upsert.id, upsert.title, upsert.text, upsert.fields))
             for row, upsert in enumerate(plan.upserts, first_row)
@@ -114,20 +154,38 @@ def _write(
         len(plan.upserts),
         list(gone),
     )
-    for artifact in inherited:
-        if not isinstance(artifact, LexicalArtifact):
+
+
+def _write_rows(
+    draft: Draft,
+    plan: BuildPlan,
+    parent: Snapshot | None,
+    merges: PlacedMerges,
+    settings: BuildSettings,
+) -> None:
+    """Keep the parent's vectors and heads, put merges in place, add what is new."""
+    for artifact in parent.manifest.artifacts if parent else ():
+        kept = isinstance(artifact, VectorArtifact | HeadsArtifact)
+        if kept and not merges.replaces(artifact.name, artifact.blake3):
+            draft.keep(artifact)
+    for merge in merges.rows:
+        for artifact in merge.artifacts:
             draft.keep(artifact)
     if plan.upserts:
-        vectors = _vectors(plan.upserts, settings.embedder)
-        draft.add_vectors(first_row, vectors, settings.quantization)
-        draft.add_heads(first_row, [Head(upsert.id, upsert.title) for upsert in plan.upserts])
-    if gone:
-        draft.add_tombstones(plan.high_seq, list(gone.values()))
+        draft.add_rows(
+            parent.manifest.counts.rows if parent else 0,
+            _vectors(plan.upserts, settings.embedder, settings.workforce),
+            [Head(upsert.id, upsert.title) for upsert in plan.upserts],
+            settings.quantization,
+            settings.workforce,
+        )
 
 
-def _vectors(upserts: Sequence[Upsert], embedder: Embedder) -> NDArray[np.float32]:
+def _vectors(
+    upserts: Sequence[Upsert], embedder: Embedder, workforce: Workforce
+) -> NDArray[np.float32]:
     if embedder.computes:
-        return embedder.embed([f"{upsert.title} {upsert.text}" for upsert in upserts])
+        return workforce.embed([f"{upsert.title} {upsert.text}" for upsert in upserts], embedder)
     packed = b"".join(upsert.vector or b"" for upsert in upserts)
     vectors = np.frombuffer(packed, dtype="<f4").reshape(len(upserts), embedder.dimensions)
     # Cosine similarity ignores lengths, but half-precision numbers overflow at 65,504.
@@ -138,11 +196,11 @@ def _vectors(upserts: Sequence[Upsert], embedder: Embedder) -> NDArray[np.float3
 
 def _manifest(
     plan: BuildPlan,
-    parent: Snapshot | None,
     draft: Draft,
     settings: BuildSettings,
     counts: Counts,
     built_at: str,
+    seen: ReadFiles,
 ) -> GenerationManifest:
     body = GenerationBody(
         shard=settings.shard,
@@ -151,7 +209,7 @@ def _manifest(
             low_seq=plan.low_seq,
             high_seq=plan.high_seq,
             head_commit_id=plan.head_commit_id,
-            parent_generation_id=parent.manifest.generation_id if parent else None,
+            parent_generation_id=plan.parent_generation_id,
         ),
         embedder=embedder_record(settings.embedder),
         lexical=lexical.SETTINGS,
@@ -160,7 +218,7 @@ def _manifest(
         activation=Activation(invariants=INVARIANTS, golden_queries=()),
     )
     # The golden answers come from the very files that are about to be signed.
-    snapshot = Snapshot(verify_generation(seal(body), draft.folder))
+    snapshot = Snapshot(verify_generation(seal(body), draft.folder, seen))
     check_counts(snapshot.manifest, snapshot.opened_counts())
     activation = Activation(invariants=INVARIANTS, golden_queries=golden_queries(snapshot))
     return seal(body.model_copy(update={"activation": activation}))

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.words import words
-from manifests.errors import BadQuery, BadSetting
+from manifests.errors import BadQuery, BadSetting, EmbedderMismatch
 from manifests.generation import EmbedderRecord, GoldenEmbedding
 from manifests.identifiers import content_id
 from manifests.vectors import vector_to_text
@@ -157,6 +157,22 @@ def make_embedder(name: str, dimensions: int) -> Embedder:
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise BadSetting(f"{dimensions} dimensions: must be 1 to {MAX_DIMENSIONS}")
     return _EMBEDDERS[name](dimensions)
+
+
+def embedder_like(wanted: EmbedderRecord) -> Embedder:
+    """The embedder that a manifest names, made here; whether it is the same is to be checked.
+
+    Raises:
+        EmbedderMismatch: this genctl has none of that name, or none of that many dimensions.
+    """
+    try:
+        return make_embedder(wanted.name, wanted.dimensions)
+    except BadSetting as error:
+        raise EmbedderMismatch(
+            f"the embedder cannot be made here: {error.message}. Install a genctl that has it",
+            field="name",
+            embedder=wanted.name,
+        ) from error
 
 
 def embedder_record(embedder: Embedder) -> EmbedderRecord:

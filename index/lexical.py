@@ -7,26 +7,27 @@ vector, ``document`` the stored document. The analyser is built into tantivy, so
 program can open the files.
 
 A new generation's files are made in a work folder that starts as hard links to the parent's: old
-segments are never rewritten in place, deletes are new small files.
+segments are never rewritten, new documents are new segments, deletes are new small files. Which
+segments are merged is for the builder to say (:mod:`index.segments` tells how).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import tantivy
 
 from durable import files
+from index.segments import Meta, Segment, link_segments, read_meta, write_meta
 from manifests.errors import ActivationFailed, BadQuery
 from manifests.generation import LexicalSettings
 
 FOLDER = "lexical"
-META_FILE = "meta.json"
 SETTINGS = LexicalSettings(
     library="tantivy 0.27",
     analyzer="en_stem: simple, fewer than 40 bytes, lower case, English Snowball stemmer",
@@ -34,7 +35,8 @@ SETTINGS = LexicalSettings(
 )
 MAX_SYNTAX_CHARACTERS = 4_096
 MAX_BRACKETS = 100
-_SMALL_BUILD_DOCUMENTS = 2_000
+_UNMERGED_SEGMENTS = 7
+"""Up to so many segments in one index are left by tantivy as they are; it merges eight."""
 _HEAP_BYTES_SMALL = 64_000_000
 _HEAP_BYTES_LARGE = 256_000_000
 
@@ -83,33 +85,21 @@ def _translated(doing: str) -> Iterator[None]:
         raise ActivationFailed(f"tantivy panicked while {doing}: {error}") from error
 
 
-def write_lexical(
-    folder: Path, documents: Iterable[tuple[int, StoredDocument]], added: int, gone: Iterable[str]
-) -> list[str]:
-    """Apply one build to the index in ``folder`` and name the files that now make it up.
+def add_documents(
+    folder: Path, documents: Iterable[tuple[int, StoredDocument]], *, threads: int
+) -> Meta:
+    """Make an index of ``documents``, pairs of row and document, in an empty folder.
 
-    Args:
-        folder: a private folder holding links to the parent's files, or empty.
-        documents: new ``(row, document)`` pairs, each id once.
-        added: how many there are (decides threads and memory only).
-        gone: ids whose documents in the parent are replaced or deleted.
+    One thread makes one segment of them; 0 stands for as many threads as there are cores.
 
     Raises:
-        DiskError: tantivy could not write.
+        DiskFull, DiskError: tantivy could not write.
     """
-    # One thread makes one segment: right for a small change. A base build wants both cores.
-    small = added <= _SMALL_BUILD_DOCUMENTS
     encode = msgspec.msgpack.Encoder().encode
-    try:
-        if (folder / META_FILE).exists():
-            index = tantivy.Index.open(str(folder))
-        else:
-            index = tantivy.Index(_schema(), path=str(folder))
-        writer = index.writer(
-            _HEAP_BYTES_SMALL if small else _HEAP_BYTES_LARGE, num_threads=1 if small else 0
-        )
-        for identity in gone:
-            writer.delete_documents_by_term("id", identity)
+    heap_bytes = _HEAP_BYTES_SMALL if threads == 1 else _HEAP_BYTES_LARGE
+    with _writing(folder):
+        index = tantivy.Index(_schema(), path=str(folder))
+        writer = index.writer(heap_bytes, num_threads=threads)
         for row, document in documents:
             entry = tantivy.Document()
             entry.add_text("id", document.id)
@@ -119,25 +109,47 @@ def write_lexical(
             writer.add_document(entry)
         writer.commit()
         writer.wait_merging_threads()
+    return read_meta(folder)
+
+
+def delete_documents(folder: Path, meta: Meta, ids: Collection[str]) -> Meta:
+    """Delete the documents of ``ids`` from the segments of ``meta``, whose files are in ``folder``.
+
+    New files of deletes come into the folder; ``meta.json`` is left as it is. Pieces of the index
+    are made in folders beside it.
+
+    Raises:
+        DiskFull, DiskError: tantivy could not write.
+    """
+    segments: list[Segment] = []
+    opstamp = meta.opstamp
+    for start in range(0, len(meta.segments), _UNMERGED_SEGMENTS):
+        group = meta.segments[start : start + _UNMERGED_SEGMENTS]
+        piece = folder.with_name(f"{folder.name}-{meta.opstamp}-{start}")
+        files.make_folder(piece)
+        link_segments(folder, group, piece)
+        write_meta(piece, meta.of(group))
+        with _writing(piece):
+            writer = tantivy.Index.open(str(piece)).writer(_HEAP_BYTES_SMALL, num_threads=1)
+            for identity in ids:
+                writer.delete_documents_by_term("id", identity)
+            writer.commit()
+            writer.wait_merging_threads()
+        changed = read_meta(piece)
+        link_segments(piece, changed.segments, folder)
+        # tantivy forgets segments without live documents, and keeps no order.
+        left = {segment.segment_id: segment for segment in changed.segments}
+        segments += [left[each.segment_id] for each in group if each.segment_id in left]
+        opstamp = max(opstamp, changed.opstamp)
+    return msgspec.structs.replace(meta.of(segments), opstamp=opstamp)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, OSError) as error:
         raise files.write_failure(folder, f"tantivy: {error}") from error
-    return lexical_files(folder)
-
-
-def lexical_files(folder: Path) -> list[str]:
-    """The files that the index in ``folder`` consists of, by its own ``meta.json``."""
-    segments = json.loads((folder / META_FILE).read_bytes())["segments"]
-    prefixes = {segment["segment_id"].replace("-", ""): segment["deletes"] for segment in segments}
-    names = [META_FILE]
-    for path in folder.iterdir():
-        segment, _, rest = path.name.partition(".")
-        if segment not in prefixes:
-            continue
-        deletes = prefixes[segment]
-        if rest.endswith("del") and (not deletes or rest != f"{deletes['opstamp']}.del"):
-            continue  # the deletes of an older generation, superseded by a newer file
-        names.append(path.name)
-    return sorted(names)
 
 
 class LexicalIndex:
@@ -214,3 +226,16 @@ class LexicalIndex:
             stored = self._searcher.doc(address).get_first("document")
             return msgspec.msgpack.decode(bytes(stored or b""), type=StoredDocument)
         return None
+
+    def live_documents(self, but: Collection[int] = ()) -> Iterator[tuple[int, StoredDocument]]:
+        """The live documents with their rows, in order of rows; those of the rows ``but`` not."""
+        everything = tantivy.Query.all_query()
+        hits = self._searcher.search(everything, max(1, self.documents), count=False).hits
+        addresses = [address for _, address in hits]
+        rows = np.array(self._searcher.fast_field_values("row", addresses), dtype=np.uint64)
+        decode = msgspec.msgpack.Decoder(StoredDocument).decode
+        for place in np.argsort(rows).tolist():
+            row = int(rows[place])
+            if row not in but:
+                stored = self._searcher.doc(addresses[place]).get_first("document")
+                yield row, decode(bytes(stored or b""))

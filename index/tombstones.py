@@ -1,7 +1,8 @@
 """Tombstones: the rows that later commits replaced or deleted.
 
-One file a build: ascending little-endian uint64. A generation's dead rows are the union of its
-files; they are disjoint, because a row dies once.
+A file is ascending little-endian uint64. A generation's dead rows are the union of its files; they
+are disjoint, because a row dies once. A merge drops dead rows from the other artifacts, and a build
+that puts it in place writes the files that named them again without them.
 """
 
 from __future__ import annotations

@@ -19,13 +19,19 @@ from manifests.errors import ActivationFailed
 from manifests.generation import Quantization, VectorArtifact
 
 EXACT_VECTORS = 2_000
+BATCH_VECTORS = 10_000
+"""usearch gives many vectors as so many arrays, which take more memory than the vectors."""
+
+EXPANSION = 64
+"""How many candidates a search through a graph keeps; usearch's default."""
 
 
 def write_shard(
-    path: Path, first_row: int, vectors: NDArray[np.float32], quantization: Quantization
+    path: Path, rows: NDArray[np.uint64], vectors: NDArray[Any], quantization: Quantization
 ) -> None:
-    """Build an HNSW index over ``vectors`` (shape ``(n, D)``), row ``i`` keyed ``first_row + i``.
+    """Build an HNSW index over ``vectors`` (shape ``(n, D)``), keyed by ``rows`` (shape ``(n,)``).
 
+    The vectors are float32, or as :meth:`VectorShard.vectors` gave them, and then stay as they are.
     Connectivity 16 and expansion 128/64 are usearch's defaults. One thread adds the vectors in
     order, so the same vectors give the same file, anywhere (ADR 0010).
 
@@ -33,8 +39,7 @@ def write_shard(
         DiskError: the file cannot be written.
     """
     shard = Index(ndim=vectors.shape[1], metric="cos", dtype=quantization)
-    keys = np.arange(first_row, first_row + len(vectors), dtype=np.uint64)
-    shard.add(keys, vectors, threads=1)
+    shard.add(rows, vectors, threads=1)
     try:
         shard.save(str(path))
     except (RuntimeError, OSError) as error:
@@ -45,9 +50,19 @@ class VectorShard:
     """A verified shard, opened as a read-only view of its file."""
 
     def __init__(
-        self, path: Path, artifact: VectorArtifact, tombstones: NDArray[np.uint64]
+        self,
+        path: Path,
+        artifact: VectorArtifact,
+        tombstones: NDArray[np.uint64],
+        expansion: int = EXPANSION,
     ) -> None:
         """View the file.
+
+        Args:
+            path: the file.
+            artifact: what it is.
+            tombstones: the dead among its rows, ascending.
+            expansion: how many candidates a search through the graph keeps.
 
         Raises:
             ActivationFailed: it is not the index that the manifest describes.
@@ -63,11 +78,9 @@ class VectorShard:
                 artifact=artifact.name,
             )
         self._index: Any = shard
+        shard.expansion_search = expansion  # type: ignore[misc]
         self._size = artifact.vectors
-        first, end = np.searchsorted(
-            tombstones, [artifact.first_row, artifact.first_row + artifact.vectors]
-        )
-        self._tombstones = tombstones[first:end]
+        self._tombstones = tombstones
 
     @property
     def live(self) -> int:
@@ -113,3 +126,14 @@ class VectorShard:
         """The stored vector of ``row`` (as precise as the quantization kept it), shape ``(D,)``."""
         found: NDArray[np.float32] = self._index.get(row)
         return found
+
+    def vectors(self, rows: NDArray[np.uint64]) -> NDArray[Any]:
+        """The stored vectors of ``rows``, as they are kept, shape ``(rows, D)``; at least one.
+
+        Of type float32 for ``bf16``, which is a shorter form of it, else of the quantization's own.
+        """
+        batches = [
+            np.stack(self._index.get(rows[start : start + BATCH_VECTORS]))
+            for start in range(0, len(rows), BATCH_VECTORS)
+        ]
+        return np.concatenate(batches) if len(batches) > 1 else batches[0]

@@ -87,6 +87,27 @@ def parse_canonical(data: bytes, what: str) -> dict[str, Any]:
         ManifestMalformed: not UTF-8, not JSON, duplicate keys, numbers that are not integers,
             nesting deeper than ``MAX_DEPTH``, or bytes that are not in canonical form.
     """
+    document = _loaded(data, what, "a canonical document")
+    if canonical_bytes(document) != data:
+        raise ManifestMalformed(f"{what}: valid JSON, but not in canonical form")
+    return document
+
+
+def parse_strict(data: bytes, what: str) -> dict[str, Any]:
+    """Parse JSON in which nothing can be read in two ways; layout and order of keys are free.
+
+    For documents whose form others lay down, such as the metadata of The Update Framework.
+
+    Raises:
+        ManifestMalformed: not UTF-8, not JSON, duplicate keys, numbers that are not integers of at
+            most 2**53 - 1 (NaN and Infinity among them), or nesting deeper than ``MAX_DEPTH``.
+    """
+    document = _loaded(data, what, "strict JSON")
+    _check(document, depth=0)
+    return document
+
+
+def _loaded(data: bytes, what: str, form: str) -> dict[str, Any]:
     try:
         document = json.loads(
             data.decode("utf-8"),
@@ -95,11 +116,9 @@ def parse_canonical(data: bytes, what: str) -> dict[str, Any]:
             parse_constant=_no_fraction,
         )
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise ManifestMalformed(f"{what}: not a canonical document: {error}") from error
+        raise ManifestMalformed(f"{what}: not {form}: {error}") from error
     if not isinstance(document, dict):
         raise ManifestMalformed(f"{what}: the outermost value is not an object")
-    if canonical_bytes(document) != data:
-        raise ManifestMalformed(f"{what}: valid JSON, but not in canonical form")
     return document
 
 
@@ -121,6 +140,8 @@ def _no_fraction(literal: str) -> Any:
 def _check(value: Any, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise ManifestMalformed(f"nested deeper than {MAX_DEPTH} levels")
+    if value is None or isinstance(value, str | bool):
+        return
     if isinstance(value, dict):
         for key, inner in value.items():
             if not isinstance(key, str):
@@ -129,8 +150,6 @@ def _check(value: Any, depth: int) -> None:
     elif isinstance(value, list | tuple):
         for inner in value:
             _check(inner, depth + 1)
-    elif isinstance(value, bool) or value is None or isinstance(value, str):
-        return
     elif isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             raise ManifestMalformed(f"integer {value} is beyond 2**53 - 1")

@@ -91,6 +91,10 @@ class NothingToBuild(InputError):
     """The commit log is empty: there is no commit a generation could be built from."""
 
 
+class NotQuarantined(InputError):
+    """No one content of this hash is in the node's quarantine."""
+
+
 class GenerationUnknown(InputError):
     """No generation of this id is known here."""
 
@@ -118,6 +122,10 @@ class NothingPublished(WaitError):
     """The store is a genctl store, but no generation has been activated in it yet."""
 
 
+class SignaturesMissing(WaitError):
+    """A draft of a root has too few signatures yet; the facts name who can still sign."""
+
+
 # --- retry ----------------------------------------------------------------------------------------
 
 
@@ -135,6 +143,10 @@ class StoreRefused(StoreUnavailable):
     exit_code = InputError.exit_code
 
 
+class BuildWorkersLost(RetryError):
+    """The executor that a build runs on has no workers, lost them, or waits for one in vain."""
+
+
 class BodyMismatch(RetryError):
     """An answer is not the range that was asked for: cut short, or a page of something else."""
 
@@ -143,8 +155,12 @@ class TransferDeadline(RetryError):
     """Bytes came too slowly: the read was given up when its time had passed."""
 
 
+class SignerUnavailable(RetryError):
+    """What holds a private key (a key service, a token) did not sign."""
+
+
 class WriterFenced(RetryError):
-    """Another writer moved the record first; nothing of this attempt is visible."""
+    """Another writer moved the record, or a collection deleted what was sent, before the commit."""
 
 
 # --- operator: the store and the disk -------------------------------------------------------------
@@ -198,6 +214,10 @@ class DiskError(OperatorError):
     runbook = "disk"
 
 
+class ObjectObstructed(DiskError):
+    """Something else stands in a store where an object should be: a folder, a link, a device."""
+
+
 class UnsafeArtifactName(OperatorError):
     """A name in a manifest could leave its folder or clash with another; nothing was written."""
 
@@ -241,6 +261,12 @@ class CommitRangeGap(ManifestError):
     """The commit range leaves out, or repeats, commits of the generation before it."""
 
 
+class QuarantineCorrupt(OperatorError):
+    """What is in quarantine is not known; nothing is fetched until an operator has cleared it."""
+
+    runbook = "divergence"
+
+
 class EmbedderMismatch(OperatorError):
     """The generation was embedded by something else than what this node embeds queries with."""
 
@@ -260,16 +286,52 @@ class UnsignedRecord(TrustError):
     """The metadata is not signed by the keys that the trusted root names."""
 
 
+class WrongRecordType(TrustError):
+    """The metadata of one role was offered in the place of another's."""
+
+
+class BadRootRotation(TrustError):
+    """The next root of trust is not one that the root before it, and itself, have signed."""
+
+
+class MixAndMatch(TrustError):
+    """Metadata that is signed, but is not what the newer metadata above it names."""
+
+
 class MetadataRollback(TrustError):
     """The store offers metadata older than what was already seen here."""
+
+
+class BelowMinimumVersion(TrustError):
+    """The record is older than the version that this new node was told to start from."""
+
+
+class VersionJump(TrustError):
+    """A version is further ahead of the last one than any writer gets; it is not believed."""
+
+
+class ForkDetected(TrustError):
+    """Two different, validly signed documents of one version: somebody else has the keys too."""
+
+    runbook = "fork"
 
 
 class FreezeSuspected(TrustError):
     """The metadata has expired: someone may be holding back newer records."""
 
+    runbook = "freeze"
+
+
+class ClockSuspect(TrustError):
+    """The clock here disagrees with signed times or the store's: expiry cannot be judged by it."""
+
+    runbook = "clock"
+
 
 class TrustStateCorrupt(TrustError):
     """The node's own trust state is damaged and must be re-pinned by an operator."""
+
+    runbook = "trust-state"
 
 
 class UnsignedRollback(TrustError):
@@ -306,10 +368,22 @@ class ActivationFailed(OperatorError):
     runbook = "activation-failed"
 
 
+class ReplayDiffers(OperatorError):
+    """The shipped generation is not what its commit log comes to; the report names what differs."""
+
+    runbook = "replay-differs"
+
+
 class PointerCorrupt(OperatorError):
     """The pointer to the active generation is damaged; a bootstrap restores it from the record."""
 
     runbook = "pointer-corrupt"
+
+
+class AuditCorrupt(OperatorError):
+    """The audit trail is damaged, or does not account for what is served; nothing else is."""
+
+    runbook = "audit"
 
 
 # --- operator: the commit log ---------------------------------------------------------------------

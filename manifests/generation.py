@@ -16,7 +16,7 @@ from manifests.errors import ManifestIdentityMismatch
 from manifests.identifiers import Blake3Hex, GenerationId, ShardName, content_id, generation_id
 from manifests.names import check_artifact_names
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -91,7 +91,10 @@ class LexicalArtifact(ArtifactFile):
 
 
 class VectorArtifact(ArtifactFile):
-    """One usearch shard; its keys are the rows ``first_row`` … ``first_row + vectors - 1``."""
+    """One usearch shard; its keys are rows from ``first_row`` up to the next shard's.
+
+    It has one vector for each of them, but for those that a merge dropped because they were dead.
+    """
 
     kind: Literal["vectors"] = "vectors"
     first_row: Count
@@ -102,7 +105,10 @@ class VectorArtifact(ArtifactFile):
 
 
 class HeadsArtifact(ArtifactFile):
-    """The ids and titles of the rows ``first_row`` … ``first_row + rows - 1``."""
+    """The ids and titles of ``rows`` rows, from ``first_row`` up to the next table's.
+
+    It has all of them, but for those that a merge dropped because they were dead.
+    """
 
     kind: Literal["heads"] = "heads"
     first_row: Count
@@ -110,7 +116,7 @@ class HeadsArtifact(ArtifactFile):
 
 
 class TombstonesArtifact(ArtifactFile):
-    """The rows that one build took out: little-endian uint64, ascending."""
+    """Rows that were taken out, and that no merge has dropped: little-endian uint64, ascending."""
 
     kind: Literal["tombstones"] = "tombstones"
     rows: Positive
@@ -131,18 +137,26 @@ class LexicalSettings(Frozen):
 
 
 class Counts(Frozen):
-    """How many documents there are, and how many rows were ever handed out to reach them."""
+    """How many documents there are, and how many rows were ever handed out to reach them.
+
+    The rows that are neither documents nor tombstones are those that merges dropped.
+    """
 
     documents: Count
     rows: Count
     tombstones: Count
 
+    @property
+    def dropped(self) -> int:
+        """How many rows no artifact holds any more."""
+        return self.rows - self.tombstones - self.documents
+
     @model_validator(mode="after")
     def _balanced(self) -> Counts:
-        if self.rows - self.tombstones != self.documents:
+        if self.dropped < 0:
             raise ValueError(
-                f"{self.rows} rows less {self.tombstones} tombstones are not "
-                f"{self.documents} documents"
+                f"{self.rows} rows are fewer than {self.documents} documents and "
+                f"{self.tombstones} tombstones"
             )
         return self
 
@@ -186,9 +200,12 @@ class Activation(Frozen):
 
 
 class GenerationBody(Frozen):
-    """A manifest without its id: what the id is computed from."""
+    """A manifest without its id: what the id is computed from.
 
-    schema_version: Literal[1] = 1
+    Schema version 1 is the same without merges: no row is ever dropped.
+    """
+
+    schema_version: Literal[1, 2] = 2
     shard: ShardName
     built_at: str
     commits: CommitRange
@@ -204,6 +221,15 @@ class GenerationBody(Frozen):
         check_artifact_names(names)
         if names != sorted(names):
             raise ValueError("the artifacts are not in the order of their names")
+        return self
+
+    @model_validator(mode="after")
+    def _dropped_by_merges(self) -> GenerationBody:
+        if self.schema_version == 1 and self.counts.dropped:
+            raise ValueError(
+                f"{self.counts.rows} rows less {self.counts.tombstones} tombstones are not "
+                f"{self.counts.documents} documents"
+            )
         return self
 
 

@@ -43,19 +43,19 @@ class OpenedCounts:
 
 
 def check_complete(manifest: GenerationManifest) -> None:
-    """The artifact list explains the counts: every row has a head and a vector, once.
+    """The artifact list explains the counts: every row that was not dropped has head and vector.
 
     Raises:
         ManifestIncomplete: naming what is missing or too much.
     """
-    rows = manifest.counts.rows
+    rows, held = manifest.counts.rows, manifest.counts.rows - manifest.counts.dropped
     heads = [(head.first_row, head.rows) for head in manifest.of_kind(HeadsArtifact)]
     vectors = [(shard.first_row, shard.vectors) for shard in manifest.of_kind(VectorArtifact)]
     for what, ranges in (("heads", heads), ("vectors", vectors)):
-        if not _cover(sorted(ranges), rows):
+        if not _account_for(sorted(ranges), rows, held):
             raise ManifestIncomplete(
-                f"{manifest.generation_id}: the {what} artifacts do not cover rows 0 to {rows} "
-                "exactly once",
+                f"{manifest.generation_id}: the {what} artifacts do not hold {held} of the rows 0 "
+                f"to {rows}, each once",
                 generation_id=manifest.generation_id,
             )
     tombstones = sum(file.rows for file in manifest.of_kind(TombstonesArtifact))
@@ -85,13 +85,11 @@ def check_complete(manifest: GenerationManifest) -> None:
         )
 
 
-def _cover(ranges: Sequence[tuple[int, int]], rows: int) -> bool:
-    position = 0
-    for first, count in ranges:
-        if first != position:
-            return False
-        position += count
-    return position == rows
+def _account_for(ranges: Sequence[tuple[int, int]], rows: int, held: int) -> bool:
+    """Whether so many artifacts, ``(first row, rows held)``, can hold ``held`` of ``rows`` rows."""
+    ends = [first for first, _ in ranges[1:]] + [rows]
+    fit = all(first + count <= end for (first, count), end in zip(ranges, ends, strict=False))
+    return fit and sum(count for _, count in ranges) == held
 
 
 def check_counts(manifest: GenerationManifest, opened: OpenedCounts) -> None:

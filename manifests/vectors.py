@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from manifests.errors import ManifestMalformed
 
+FLOAT32_SIZE_BYTES = 4
+
 
 def vector_to_text(vector: Sequence[float]) -> str:
     """Encode ``vector`` (length D) as base64 of D little-endian float32."""
@@ -23,6 +25,6 @@ def vector_from_text(text: str) -> tuple[float, ...]:
     """
     try:
         data = base64.b64decode(text, validate=True)
-        return struct.unpack(f"<{len(data) // 4}f", data)
+        return struct.unpack(f"<{len(data) // FLOAT32_SIZE_BYTES}f", data)
     except (binascii.Error, struct.error, ValueError) as error:
         raise ManifestMalformed(f"not a base64 float32 vector: {error}") from error

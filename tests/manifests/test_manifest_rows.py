@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from manifests.canonical import canonical_bytes, to_canonical
 from manifests.errors import (
@@ -135,7 +136,7 @@ FIELD_EDITS: list[tuple[str, Edit]] = [
     ("counts", lambda d: d.pop("counts")),
     ("counts.rows", lambda d: d["counts"].update(rows="7")),
     ("counts.rows", lambda d: d["counts"].update(rows=True)),
-    ("counts", lambda d: d["counts"].update(rows=8)),
+    ("counts", lambda d: d["counts"].update(rows=6)),
     ("counts.documents", lambda d: d["counts"].update(documents=-1)),
     ("commits", lambda d: d["commits"].update(low_seq=10)),
     ("commits", lambda d: d["commits"].update(low_seq=2)),
@@ -165,12 +166,19 @@ def test_row_3_a_manifest_of_another_form_is_malformed_naming_the_field(
 
 
 def test_row_4_a_newer_schema_is_refused_naming_both_versions() -> None:
-    data, entry = signed(lambda d: d.update(schema_version=2, of_the_future=[]))
+    data, entry = signed(lambda d: d.update(schema_version=3, of_the_future=[]))
     with pytest.raises(SchemaTooNew) as caught:
         accept_manifest(data, entry, "main")
-    assert caught.value.facts == {"found_version": 2, "known_version": 1}
+    assert caught.value.facts == {"found_version": 3, "known_version": 2}
+    assert "3" in caught.value.message
     assert "2" in caught.value.message
-    assert "1" in caught.value.message
+
+
+def test_row_3_before_there_were_merges_no_row_was_dropped() -> None:
+    merged = Counts(documents=4, rows=8, tombstones=3)
+    with pytest.raises(ValidationError):
+        samples.body(schema_version=1, counts=merged)
+    assert seal(samples.body(counts=merged)).counts.dropped == 1
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", None])
@@ -234,6 +242,8 @@ def test_row_6_missing_and_extra_artifacts_are_incomplete(artifacts: tuple[Artif
 
 def test_row_6_a_complete_list_passes_and_an_index_of_no_document_too() -> None:
     check_complete(samples.manifest())
+    check_complete(samples.merged_manifest())
+    check_complete(seal(samples.body(schema_version=1)))
     empty = Counts(documents=0, rows=0, tombstones=0)
     check_complete(seal(samples.body(artifacts=(samples.lexical(),), counts=empty)))
 
