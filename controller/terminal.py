@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -15,14 +17,17 @@ from manifests.errors import GenctlError
 
 RUNBOOKS = "runbooks"
 NARROWEST_LAST_COLUMN = 16
+HANGING_INDENT = 2
+_COMMAND = re.compile("`[^`]*`")
+_KEPT_SPACE = "\N{NO-BREAK SPACE}"
 
 Start = Callable[[int | None], Callable[[int], None]]
 """Told the total (``None``: unknown), gives the function that is told of each step."""
 
 
 def say(text: str) -> None:
-    """Print a line for people."""
-    click.echo(text)
+    """Print a line or more for people."""
+    click.echo(_wrapped(text, sys.stdout))
 
 
 def emit_json(document: Any) -> None:
@@ -36,7 +41,10 @@ def facts(title: str, pairs: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         for number, line in enumerate(value.splitlines() or [""]):
-            say(f"  {name if number == 0 else '':<{width}}  {line}")
+            shown = _wrapped(line, sys.stdout, used=width + 4)
+            for row, part in enumerate(shown.splitlines() or [""]):
+                label = name if number == row == 0 else ""
+                click.echo(f"  {label:<{width}}  {part}".rstrip())
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
@@ -59,6 +67,30 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> 
             padding = " " * (width - cell_len(shown))
             cells.append(padding + shown if side == "right" else shown + padding)
         click.secho("  ".join(cells).rstrip(), bold=number == 0)
+
+
+def _wrapped(text: str, stream: TextIO, used: int = 0) -> str:
+    """``text`` broken between words where a terminal's line ends; unchanged into a pipe.
+
+    Commands in backquotes stay in one piece, to be copied. ``used`` columns are taken already.
+    """
+    if not stream.isatty():
+        return text
+    width = max(shutil.get_terminal_size().columns - used, 2 * NARROWEST_LAST_COLUMN)
+    lines = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        kept = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_SPACE), line.strip())
+        wrapped = textwrap.fill(
+            kept,
+            width,
+            initial_indent=indent,
+            subsequent_indent=indent + " " * HANGING_INDENT,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        lines.append(wrapped.replace(_KEPT_SPACE, " "))
+    return "\n".join(lines)
 
 
 def printable(text: str) -> str:
@@ -131,4 +163,5 @@ def report_error(error: GenctlError, *, as_json: bool) -> None:
         click.echo(json.dumps(document, ensure_ascii=False, default=str), err=True)
         return
     hint = f"\n  see {runbook}" if runbook else ""
-    click.echo(f"genctl: {error.name}: {error.message}{hint}", err=True)
+    text = f"genctl: {error.name}: {error.message}{hint}"
+    click.echo(_wrapped(text, sys.stderr), err=True)
