@@ -17,6 +17,7 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -50,6 +51,10 @@ def translated(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"no space left to write {path}; free some and run it again") from error
+        if error.errno == errno.ELOOP:
+            raise DiskError(
+                f"{path} is a link that is not followed; remove it", path=str(path)
+            ) from error
         raise DiskError(f"{path}: {error.strerror or error}", path=str(path)) from error
 
 
@@ -58,6 +63,33 @@ def write_failure(folder: Path, what: str) -> DiskFull | DiskError:
     if shutil.disk_usage(folder).free < NEARLY_FULL_BYTES or "os error 28" in what:
         return DiskFull(f"no space left to write in {folder} ({what}); free some and run it again")
     return DiskError(f"{folder}: {what}", path=str(folder))
+
+
+@contextlib.contextmanager
+def opened_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield the stream of a regular file, through links; what else is there is only looked at.
+
+    Raises:
+        OSError: it cannot be opened, or is something else: a named pipe would keep its reader
+            waiting for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "This is no regular file; remove it", str(path))
+        with open(descriptor, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file; see :func:`opened_file`."""
+    with opened_file(path) as stream:
+        return stream.read()
 
 
 def fsync_folder(folder: Path) -> None:
@@ -262,7 +294,8 @@ def locked(
         HomeLocked: another process holds it, and nothing said to go on waiting.
     """
     with translated(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        # A link could lead anywhere, and what is missing there would be made.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         while True:
             try:

@@ -276,6 +276,24 @@ class EmbedderMismatch(OperatorError):
 # --- operator: trust ------------------------------------------------------------------------------
 
 
+class ForeignRecord(OperatorError):
+    """The record in the store is not the one that this home signed last; it signs nothing anew."""
+
+    runbook = "key-theft"
+
+
+class RecordPutBack(OperatorError):
+    """The store shows an older record than this home has signed; it signs nothing upon it."""
+
+    runbook = "trust"
+
+
+class SignedLastCorrupt(OperatorError):
+    """What a writer's home knows of the record that it signed last is damaged."""
+
+    runbook = "trust"
+
+
 class TrustError(OperatorError):
     """The signed metadata cannot be accepted; the active generation goes on serving."""
 

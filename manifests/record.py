@@ -1,19 +1,18 @@
 """The control record: the signed statement of which generations exist and which one is active.
 
 It travels as the ``custom`` of the TUF target ``control.json``; TUF's signatures, versions and
-expiry are around it. The functions here are the only ones that make the next record from the one
-before it, and the only place where a manifest is accepted because a record names it.
+expiry are around it. Here is the only place where a manifest is accepted because a record names it;
+the next record is made from the one before it in :mod:`manifests.record_changes`.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from manifests.canonical import Frozen
 from manifests.errors import (
-    BadSetting,
     CommitRangeGap,
     GenerationCollected,
     GenerationNotPublished,
@@ -21,12 +20,11 @@ from manifests.errors import (
     ManifestIdentityMismatch,
     ManifestLengthMismatch,
     NothingPublished,
-    UnsignedRollback,
 )
-from manifests.generation import GenerationManifest, parse_manifest
+from manifests.generation import GenerationManifest, Positive, parse_manifest
 from manifests.identifiers import Blake3Hex, GenerationId, ShardName, content_id
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RecordKind = Literal["publish", "activate", "rollback", "revoke"]
 
 
@@ -41,14 +39,30 @@ class GenerationEntry(Frozen):
     parent_generation_id: GenerationId | None
 
 
+class EmbedderOverride(Frozen):
+    """Leave to activate one generation on nodes that are bound to another embedder than its own.
+
+    It names that generation's embedder; a node must make the same itself, golden vectors included.
+    """
+
+    generation_id: GenerationId
+    name: str
+    revision: Blake3Hex
+    dimensions: Positive
+    reason: str
+
+
 class ControlRecord(Frozen):
     """Which generations exist, which are retained, and which one is active.
 
     ``published`` is in the order of ``high_seq`` and contiguous: each entry starts where its parent
-    ends. ``retained`` names those that can still be read.
+    ends. ``retained`` names those that can still be read. ``rolled_back_from`` is the newest
+    generation that a rollback went behind, until it or a newer one is activated: without it nothing
+    may go back. A record of schema version 1 has neither that field nor ``embedder_overrides``; it
+    is read and written as such until it is given one of them.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     shard: ShardName
     kind: RecordKind
     reason: str | None = None
@@ -58,6 +72,21 @@ class ControlRecord(Frozen):
     retained: tuple[GenerationId, ...] = ()
     revoked: tuple[GenerationId, ...] = ()
     canary: int | None = Field(default=None, ge=1, le=100)
+    embedder_overrides: tuple[EmbedderOverride, ...] = ()
+    rolled_back_from: GenerationId | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_of_its_version(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = fields(self)
+        if self.schema_version == 1:
+            del document["embedder_overrides"], document["rolled_back_from"]
+        return document
+
+    def override_of(self, generation_id: str) -> EmbedderOverride | None:
+        """The embedder override of a generation, if one was signed."""
+        return next(
+            (each for each in self.embedder_overrides if each.generation_id == generation_id), None
+        )
 
     def entry(self, generation_id: str) -> GenerationEntry:
         """The entry of a published generation.
@@ -113,116 +142,6 @@ class ControlRecord(Frozen):
             retained_low_seq=entries[0].high_seq,
             retained_high_seq=entries[-1].high_seq,
         )
-
-
-def with_published(record: ControlRecord, entry: GenerationEntry) -> ControlRecord:
-    """The next record after publishing ``entry``; the active generation stays what it was.
-
-    Raises:
-        CommitRangeGap: the entry does not start where its parent, the newest published one, ends.
-    """
-    newest = record.published[-1] if record.published else None
-    expected_low = newest.high_seq + 1 if newest else 1
-    expected_parent = newest.generation_id if newest else None
-    if entry.low_seq != expected_low or entry.parent_generation_id != expected_parent:
-        raise CommitRangeGap(
-            f"generation {entry.generation_id} starts at commit {entry.low_seq} after "
-            f"{entry.parent_generation_id}, but the record expects {expected_low} after "
-            f"{expected_parent}",
-            generation_id=entry.generation_id,
-            expected_low_seq=expected_low,
-            found_low_seq=entry.low_seq,
-        )
-    return record.model_copy(
-        update={
-            "kind": "publish",
-            "reason": None,
-            "published": (*record.published, entry),
-            "retained": (*record.retained, entry.generation_id),
-        }
-    )
-
-
-def with_active(record: ControlRecord, generation_id: str) -> ControlRecord:
-    """The next record that makes a published, newer generation the active one.
-
-    Raises:
-        GenerationNotPublished: it was never published.
-        GenerationCollected: it is no longer retained.
-        UnsignedRollback: it is older than the active one; that takes a rollback.
-    """
-    entry = _readable_entry(record, generation_id)
-    if record.active is not None and entry.high_seq < record.active_entry().high_seq:
-        raise UnsignedRollback(
-            f"{generation_id} is older than the active {record.active}; "
-            "use `genctl rollback --to` with a reason",
-            generation_id=generation_id,
-            active=record.active,
-        )
-    return record.model_copy(
-        update={"kind": "activate", "reason": None, "active": entry.generation_id}
-    )
-
-
-def _readable_entry(record: ControlRecord, generation_id: str) -> GenerationEntry:
-    entry = record.entry(generation_id)
-    readable = record.retained_entries()
-    if entry not in readable:
-        span = f"{readable[0].high_seq} to {readable[-1].high_seq}" if readable else "nothing"
-        raise GenerationCollected(
-            f"{generation_id} is not retained any more; what can be read is as of {span}",
-            generation_id=generation_id,
-        )
-    return entry
-
-
-def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> ControlRecord:
-    """The next record that goes back to an older generation: newer in version, older in content.
-
-    Raises:
-        GenerationNotPublished: it was never published.
-        GenerationCollected: it is no longer retained.
-        BadSetting: it is newer than the active one; that takes an activation.
-    """
-    entry = _readable_entry(record, generation_id)
-    if entry.high_seq > record.active_entry().high_seq:
-        raise BadSetting(
-            f"{generation_id} is newer than the active {record.active}; use `genctl activate`",
-            generation_id=generation_id,
-            active=record.active,
-        )
-    return record.model_copy(update={"kind": "rollback", "reason": reason, "active": generation_id})
-
-
-def rolled_back_from(record: ControlRecord, generation_id: str) -> bool:
-    """Whether the record is a rollback that went behind this generation.
-
-    A release that finds nothing new must not undo it; naming the generation to ``activate`` may.
-    """
-    return (
-        record.kind == "rollback"
-        and record.active is not None
-        and any(
-            entry.generation_id == generation_id and entry.high_seq > record.active_entry().high_seq
-            for entry in record.published
-        )
-    )
-
-
-def rollback_target(record: ControlRecord) -> str:
-    """The generation a rollback goes to when none is named: the retained one before the active.
-
-    Raises:
-        NothingPublished: there is none before it.
-    """
-    active = record.active_entry()
-    older = [entry for entry in record.retained_entries() if entry.high_seq < active.high_seq]
-    if not older:
-        raise NothingPublished(
-            f"there is no retained generation before the active {active.generation_id}",
-            generation_id=active.generation_id,
-        )
-    return older[-1].generation_id
 
 
 def entry_of(manifest: GenerationManifest, manifest_bytes: bytes) -> GenerationEntry:

@@ -210,3 +210,22 @@ def test_an_observer_is_told_every_change(tmp_path: Path, monkeypatch: pytest.Mo
     files.create_file(tmp_path / "created", [OLD])
     assert seen == ["write", "link", "fsync-folder"]
     assert os.path.lexists(tmp_path / "created")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "missing"])
+def test_only_a_regular_file_is_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    with pytest.raises(OSError, match=r"regular file|directory"):
+        files.read_file(path)
+
+
+def test_a_file_is_read_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100_000)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert files.read_file(tmp_path / "b") == b"x" * 100_000

@@ -8,16 +8,48 @@ from __future__ import annotations
 from pathlib import Path
 
 from manifests.canonical import to_canonical
+from manifests.generation import seal
+from manifests.identifiers import content_id
+from manifests.receipts import BrokenLine, Receipt
+from manifests.record import EmbedderOverride
 from tests.manifests import samples
 
 FOLDER = Path(__file__).parent / "golden"
+RECEIPT = Receipt(
+    kind="rollback",
+    document="pointer",
+    time="2024-05-06T07:08:09+00:00",
+    generation_id=samples.manifest().generation_id,
+    manifest_id=content_id(b"manifest"),
+    high_seq=9,
+    record_version=4,
+    reason="wrong answers",
+    before=content_id(b"before"),
+    after=content_id(b"after"),
+    sequence=3,
+    cut_bytes=7,
+    broken=BrokenLine(line=2, blake3=content_id(b"damage")),
+)
 
 
 def golden_bytes() -> dict[str, bytes]:
     """The content of every golden file, by its name."""
+    record = samples.record(10, 20, 30, active=20)
+    older = record.model_copy(update={"schema_version": 1})
+    override = EmbedderOverride(
+        generation_id=record.published[1].generation_id,
+        name=samples.EMBEDDER.name,
+        revision=samples.EMBEDDER.revision,
+        dimensions=samples.EMBEDDER.dimensions,
+        reason="a new model",
+    )
+    overridden = record.model_copy(update={"embedder_overrides": (override,)})
     return {
-        "generation_manifest.v1.json": to_canonical(samples.manifest()),
-        "control_record.v1.json": to_canonical(samples.record(10, 20, 30, active=20)),
+        "generation_manifest.v1.json": to_canonical(seal(samples.body(schema_version=1))),
+        "generation_manifest.v2.json": to_canonical(samples.merged_manifest()),
+        "control_record.v1.json": to_canonical(older),
+        "control_record.v2.json": to_canonical(overridden),
+        "receipt.v1.json": to_canonical(RECEIPT),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from manifests.canonical import to_canonical
 from manifests.generation import (
     INVARIANTS,
@@ -23,7 +25,8 @@ from manifests.generation import (
     seal,
 )
 from manifests.identifiers import content_id
-from manifests.record import ControlRecord, GenerationEntry, entry_of, with_active, with_published
+from manifests.record import ControlRecord, GenerationEntry, entry_of
+from manifests.record_changes import with_active, with_published
 from manifests.vectors import vector_to_text
 
 SYMBOLS = SymbolSet(
@@ -103,8 +106,10 @@ def body(
     artifacts: tuple[Artifact, ...] = ARTIFACTS,
     counts: Counts | None = None,
     embedder: EmbedderRecord = EMBEDDER,
+    schema_version: Literal[1, 2] = 2,
 ) -> GenerationBody:
     return GenerationBody(
+        schema_version=schema_version,
         shard=shard,
         built_at="2024-05-06T07:08:09+00:00",
         commits=CommitRange(
@@ -132,6 +137,17 @@ def manifest() -> GenerationManifest:
     return seal(body())
 
 
+def merged_manifest() -> GenerationManifest:
+    """One in which merges dropped three rows."""
+    artifacts = (heads(0, 5), heads(8, 2), lexical(), tombstones(9, 3), vectors(0, 5))
+    return seal(
+        body(
+            artifacts=(*artifacts, vectors(7, 2)),
+            counts=Counts(documents=4, rows=10, tombstones=3),
+        )
+    )
+
+
 def entries(*high_seqs: int) -> list[GenerationEntry]:
     """Entries of generations that follow one another and end at these commits."""
     found: list[GenerationEntry] = []
@@ -141,6 +157,7 @@ def entries(*high_seqs: int) -> list[GenerationEntry]:
                 low_seq=found[-1].high_seq + 1 if found else 1,
                 high_seq=high_seq,
                 parent=found[-1].generation_id if found else None,
+                schema_version=1,
             )
         )
         found.append(entry_of(sealed, to_canonical(sealed)))

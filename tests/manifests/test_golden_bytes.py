@@ -1,4 +1,4 @@
-from manifests.generation import parse_manifest
+from manifests.generation import parse_manifest, seal
 from tests.manifests import samples
 from tests.manifests.regenerate import FOLDER, golden_bytes
 
@@ -8,9 +8,11 @@ def test_the_canonical_bytes_are_those_that_were_committed() -> None:
     assert golden_bytes() == expected, "see tests/manifests/regenerate.py"
 
 
-def test_the_committed_manifest_is_read_as_what_was_written() -> None:
-    data = (FOLDER / "generation_manifest.v1.json").read_bytes()
-    assert parse_manifest(data) == samples.manifest()
+def test_the_committed_manifests_are_read_as_what_was_written() -> None:
+    data = (FOLDER / "generation_manifest.v2.json").read_bytes()
+    assert parse_manifest(data) == samples.merged_manifest()
+    before_merges = (FOLDER / "generation_manifest.v1.json").read_bytes()
+    assert parse_manifest(before_merges) == seal(samples.body(schema_version=1))
 
 
 def test_a_generation_id_starts_with_its_commit_and_sorts_by_it() -> None:

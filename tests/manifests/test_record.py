@@ -10,9 +10,10 @@ from manifests.errors import (
     NothingPublished,
     UnsignedRollback,
 )
-from manifests.record import (
-    ControlRecord,
+from manifests.record import SCHEMA_VERSION, ControlRecord
+from manifests.record_changes import (
     rollback_target,
+    went_back_from_seq,
     with_active,
     with_published,
     with_rollback,
@@ -116,6 +117,27 @@ def test_going_forward_again_clears_kind_and_reason() -> None:
     assert with_published(rolled, entry).reason is None
 
 
+def test_a_record_says_what_it_went_back_from_until_that_is_active_again() -> None:
+    record = samples.record(10, 20, 30)
+    first, second, third = (entry.generation_id for entry in record.published)
+    assert (record.rolled_back_from, went_back_from_seq(record)) == (None, 0)
+    rolled = with_rollback(record, second, "bad answers")
+    further = with_rollback(rolled, first, "worse answers")
+    (entry,) = samples.entries(10, 20, 30, 40)[3:]
+    for each in (rolled, further, with_published(further, entry), with_active(further, second)):
+        assert (each.rolled_back_from, went_back_from_seq(each)) == (third, 30)
+    assert with_active(further, third).rolled_back_from is None
+    assert with_active(with_published(further, entry), entry.generation_id).rolled_back_from is None
+
+
+def test_a_record_of_version_1_goes_back_as_one_of_version_2() -> None:
+    record = samples.record(10, 20).model_copy(update={"schema_version": 1})
+    old = record.published[0].generation_id
+    assert with_rollback(record, old, "bad answers").schema_version == 2
+    written = record.model_copy(update={"kind": "rollback", "active": old})
+    assert went_back_from_seq(written) == 20
+
+
 def test_a_rollback_takes_a_published_and_retained_generation() -> None:
     record = samples.record(10, 20, 30)
     with pytest.raises(GenerationNotPublished):
@@ -146,4 +168,4 @@ def test_the_active_entry_of_an_empty_record_is_nothing_published() -> None:
 
 def test_a_record_is_read_as_it_was_written() -> None:
     record = samples.record(10, 20, 30, active=20)
-    assert parse_document(to_canonical(record), ControlRecord, 1) == record
+    assert parse_document(to_canonical(record), ControlRecord, SCHEMA_VERSION) == record

@@ -1,0 +1,155 @@
+"""The changes of the control record: each makes the next record from the one before it.
+
+Here are also the rules of going back, by which writers refuse to make a record that goes back
+without saying so, and nodes to believe one.
+"""
+
+from __future__ import annotations
+
+from manifests.errors import (
+    BadSetting,
+    CommitRangeGap,
+    GenerationCollected,
+    NothingPublished,
+    UnsignedRollback,
+)
+from manifests.record import ControlRecord, GenerationEntry
+
+
+def with_published(record: ControlRecord, entry: GenerationEntry) -> ControlRecord:
+    """The next record after publishing ``entry``; the active generation stays what it was.
+
+    Raises:
+        CommitRangeGap: the entry does not start where its parent, the newest published one, ends.
+    """
+    newest = record.published[-1] if record.published else None
+    expected_low = newest.high_seq + 1 if newest else 1
+    expected_parent = newest.generation_id if newest else None
+    if entry.low_seq != expected_low or entry.parent_generation_id != expected_parent:
+        raise CommitRangeGap(
+            f"generation {entry.generation_id} starts at commit {entry.low_seq} after "
+            f"{entry.parent_generation_id}, but the record expects {expected_low} after "
+            f"{expected_parent}",
+            generation_id=entry.generation_id,
+            expected_low_seq=expected_low,
+            found_low_seq=entry.low_seq,
+        )
+    return record.model_copy(
+        update={
+            "kind": "publish",
+            "reason": None,
+            "published": (*record.published, entry),
+            "retained": (*record.retained, entry.generation_id),
+        }
+    )
+
+
+def with_active(record: ControlRecord, generation_id: str) -> ControlRecord:
+    """The next record that makes a published, newer generation the active one.
+
+    Raises:
+        GenerationNotPublished: it was never published.
+        GenerationCollected: it is no longer retained.
+        UnsignedRollback: it is older than the active one; that takes a rollback.
+    """
+    entry = readable_entry(record, generation_id)
+    if record.active is not None and entry.high_seq < record.active_entry().high_seq:
+        raise UnsignedRollback(
+            f"{generation_id} is older than the active {record.active}; "
+            "use `genctl rollback --to` with a reason",
+            generation_id=generation_id,
+            active=record.active,
+        )
+    left = record.rolled_back_from
+    if left is not None and entry.high_seq >= record.entry(left).high_seq:
+        left = None
+    return record.model_copy(
+        update={
+            "kind": "activate",
+            "reason": None,
+            "active": entry.generation_id,
+            "rolled_back_from": left,
+        }
+    )
+
+
+def readable_entry(record: ControlRecord, generation_id: str) -> GenerationEntry:
+    """The entry of a generation that can still be read.
+
+    Raises:
+        GenerationNotPublished: it was never published.
+        GenerationCollected: it is no longer retained.
+    """
+    entry = record.entry(generation_id)
+    readable = record.retained_entries()
+    if entry not in readable:
+        span = f"{readable[0].high_seq} to {readable[-1].high_seq}" if readable else "nothing"
+        raise GenerationCollected(
+            f"{generation_id} is not retained any more; what can be read is as of {span}",
+            generation_id=generation_id,
+        )
+    return entry
+
+
+def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> ControlRecord:
+    """The next record that goes back to an older generation: newer in version, older in content.
+
+    Raises:
+        GenerationNotPublished: it was never published.
+        GenerationCollected: it is no longer retained.
+        BadSetting: it is newer than the active one; that takes an activation.
+    """
+    entry = readable_entry(record, generation_id)
+    if entry.high_seq > record.active_entry().high_seq:
+        raise BadSetting(
+            f"{generation_id} is newer than the active {record.active}; use `genctl activate`",
+            generation_id=generation_id,
+            active=record.active,
+        )
+    return record.model_copy(
+        update={
+            "schema_version": 2,
+            "kind": "rollback",
+            "reason": reason,
+            "active": generation_id,
+            # Behind the newest of all that were gone back from, the record is behind each of them.
+            "rolled_back_from": record.rolled_back_from or record.active,
+        }
+    )
+
+
+def is_rolled_back(record: ControlRecord, generation_id: str) -> bool:
+    """Whether a rollback went behind this generation, and nothing went forward to it since.
+
+    A release that finds nothing new must not undo it; naming the generation to ``activate`` may.
+    """
+    if record.active is None:
+        return False
+    high_seq = record.entry(generation_id).high_seq
+    return record.active_entry().high_seq < high_seq <= went_back_from_seq(record)
+
+
+def went_back_from_seq(record: ControlRecord) -> int:
+    """How new a generation may be that the active one was gone back to from; 0: none.
+
+    A record that was of schema version 1 when it went back says no more than that it did.
+    """
+    if record.rolled_back_from is not None:
+        return record.entry(record.rolled_back_from).high_seq
+    return record.published[-1].high_seq if record.kind in {"rollback", "revoke"} else 0
+
+
+def rollback_target(record: ControlRecord) -> str:
+    """The generation a rollback goes to when none is named: the retained one before the active.
+
+    Raises:
+        NothingPublished: there is none before it.
+    """
+    active = record.active_entry()
+    older = [entry for entry in record.retained_entries() if entry.high_seq < active.high_seq]
+    if not older:
+        raise NothingPublished(
+            f"there is no retained generation before the active {active.generation_id}",
+            generation_id=active.generation_id,
+        )
+    return older[-1].generation_id
