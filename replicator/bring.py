@@ -13,21 +13,32 @@ from durable import files
 from index.residence import Residence
 from index.verification import ReadFiles, VerifiedGeneration
 from manifests.canonical import to_canonical
-from manifests.errors import DiskFull, GenerationUnknown, ManifestError, SizeRefused
+from manifests.errors import (
+    DiskFull,
+    GenerationUnknown,
+    ManifestError,
+    SizeRefused,
+    UnsafeArtifactName,
+)
 from manifests.generation import ArtifactFile, GenerationManifest
+from manifests.identifiers import content_id
+from manifests.invariants import check_complete
 from manifests.record import GenerationEntry, accept_manifest
 from replicator.download import Downloads
 from replicator.fetch import Fetcher, Progress
 from replicator.plan import FetchPlan, plan_fetch
+from replicator.quarantine import Quarantine
 from replicator.repair_events import record_ratio
 from replicator.sources import Sources, Supply
 from replicator.tables import Tables
 from replicator.tally import FetchTally
 from replicator.trust import TrustedRecord
+from symbols.geometry import from_manifest
 
 ARTIFACTS_AT_ONCE = 4
 GRACE_S = 60.0
 """What a transfer may take besides the time that its bytes may take."""
+OnPlan = Callable[[FetchPlan], Progress]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +50,18 @@ class Brought:
     tally: FetchTally
 
 
+def unwatched(_: FetchPlan) -> Progress:
+    """For callers of :func:`bring` that do not watch a fetch."""
+    return lambda _: None
+
+
 def bring(
     entry: GenerationEntry,
     trusted: TrustedRecord,
     residence: Residence,
     supply: Supply,
     incoming: Path,
-    on_plan: Callable[[FetchPlan], Progress],
+    on_plan: OnPlan,
     meanwhile: Callable[[], None] = lambda: None,
     *,
     keep_others: bool = False,
@@ -67,17 +83,24 @@ def bring(
         keep_others: leave what is in flight for other generations alone.
 
     Raises:
-        ManifestError: the manifest is not the one the record names.
+        ManifestError, UnsafeArtifactName: the manifest is not the one the record names, or not one
+            that could be used.
+        ArtifactHashMismatch, BadSymbolSet: an artifact is not what was signed.
+        QuarantineCorrupt: what is in quarantine is not known.
         SizeRefused: there is no room for it.
         Unrepairable: more of an artifact is lost than its symbols make up for.
         StoreUnavailable, TransferDeadline, BodyMismatch: a store did not answer as it should.
         DiskFull, DiskError: the disk failed.
+
+    Where the refused bytes are known, the fact ``content_hash`` of the error is theirs, and what
+    is in quarantine is refused without it (:meth:`replicator.quarantine.Quarantine.noting`).
     """
     residence.prepare()
     files.make_folder(incoming)
     manifest = manifest_of(entry, trusted, residence)
     seen = ReadFiles()
     plan = plan_fetch(manifest, lambda artifact: residence.holds(artifact, seen))
+    _quarantine(residence).refuse(artifact.blake3 for artifact in plan.fetch)
     if not keep_others:
         _clear(incoming, plan)
     _check_room(incoming, plan, residence)
@@ -94,13 +117,35 @@ def manifest_of(
     """The manifest of ``entry``: the resident one if it is the one that was signed.
 
     Raises:
-        ManifestError: neither that nor the store's is.
+        ManifestError, UnsafeArtifactName: neither that nor the store's is, or it is one that no
+            node could use; the fact ``content_hash`` is that of the bytes. One that is in
+            quarantine for it is not asked for.
+        QuarantineCorrupt: what is in quarantine is not known.
         ObjectMissing, StoreUnavailable: the store cannot give it.
     """
+    _quarantine(residence).refuse([entry.manifest_id])
     shard = trusted.record.shard
     with contextlib.suppress(GenerationUnknown, ManifestError):
         return accept_manifest(residence.manifest_bytes(entry.generation_id), entry, shard)
-    return accept_manifest(trusted.manifest_bytes(entry), entry, shard)
+    data = trusted.manifest_bytes(entry)
+    try:
+        manifest = accept_manifest(data, entry, shard)
+        check_complete(manifest)
+        for artifact in manifest.artifacts:
+            from_manifest(artifact.size_bytes, artifact.symbols)
+    except (ManifestError, UnsafeArtifactName) as error:
+        error.facts |= {
+            "content_hash": content_id(data),
+            "generation_id": entry.generation_id,
+            "manifest_id": entry.manifest_id,
+        }
+        raise
+    return manifest
+
+
+def _quarantine(residence: Residence) -> Quarantine:
+    """The quarantine of the home that the generations are in."""
+    return Quarantine(residence.artifacts.parent)
 
 
 @contextlib.contextmanager

@@ -13,16 +13,19 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from blake3 import blake3
+
 from durable import files
 from durable.bulk_file import AlignedBuffer, BulkFile
 from index.verification import ReadFiles, StreamedArtifact
-from manifests.errors import ArtifactHashMismatch, DiskError, DiskFull
+from manifests.errors import ArtifactHashMismatch, BadSymbolSet, DiskError, DiskFull
 from manifests.generation import ArtifactFile
 from replicator.download import Arrived, Downloads, Pending
 from replicator.mend import Losses, mend
 from replicator.runs import Run, source_runs
 from replicator.signed_chunks import SignedChunks
 from replicator.tables import Tables
+from symbols.table import check_chunk
 
 DIRECT_FROM_BYTES = 4 << 20
 """Artifacts from this size on are written past the page cache."""
@@ -58,7 +61,9 @@ class Fetcher:
 
         Raises:
             Unrepairable: more is lost or damaged than the symbols can make up for.
-            ArtifactHashMismatch: every symbol is as signed, the artifact is not.
+            ArtifactHashMismatch, BadSymbolSet: every symbol is as signed, the artifact is not, or
+                they contradict one another: the fact ``content_hash``, the artifact's id, says so.
+                Without that fact it is the disk.
             ManifestMalformed: the manifest describes impossible symbols.
             StoreUnavailable, BodyMismatch, TransferDeadline: a source did not answer as it should.
             DiskFull, DiskError: the disk refuses; what arrived is removed.
@@ -66,7 +71,7 @@ class Fetcher:
         arrived = incoming / artifact.blake3
         try:
             self._complete(artifact, arrived, progress, direct=True)
-        except (ArtifactHashMismatch, DiskFull, DiskError):
+        except (ArtifactHashMismatch, BadSymbolSet, DiskFull, DiskError):
             files.remove_file(arrived)
             raise
         files.rename_file(arrived, target)
@@ -92,13 +97,35 @@ class Fetcher:
                 # Before any read, so that no source of data is blamed for one of tables.
                 chunks.table  # noqa: B018
             losses = work.download(missing)
-            if losses:
-                mend(self._downloads, chunks, file, losses, progress)
-            file.finish(artifact.size_bytes)
-            if losses:
-                streamed = _read_back(artifact, file)
-        streamed.confirm(path, self._seen)
+            try:
+                if losses:
+                    mend(self._downloads, chunks, file, losses, progress)
+                file.finish(artifact.size_bytes)
+                if losses:
+                    streamed = _read_back(artifact, file)
+                streamed.confirm(path, self._seen)
+            except (ArtifactHashMismatch, BadSymbolSet) as error:
+                # A single chunk that nothing was rebuilt for was compared with the id itself.
+                could_be = losses or not chunks.is_single
+                unmended = losses if isinstance(error, BadSymbolSet) else {}
+                if could_be and work.is_divergent(but=unmended):
+                    raise self._divergent(artifact, error) from error
+                raise
         self._tables.keep(chunks)
+
+    def _divergent(
+        self, artifact: ArtifactFile, error: ArtifactHashMismatch | BadSymbolSet
+    ) -> ArtifactHashMismatch | BadSymbolSet:
+        """The same error, which says that no disk and no source is to blame for it."""
+        return type(error)(
+            f"{error.message}; every chunk of it is as the signed table says, so the writer's key "
+            "has signed what cannot be. Nothing of it was kept",
+            content_hash=artifact.blake3,
+            artifact=artifact.name,
+            artifact_id=artifact.blake3,
+            table_blake3=artifact.symbols.table_blake3,
+            sources=", ".join(self._downloads.counting.tally().sources),
+        )
 
 
 def _read_back(artifact: ArtifactFile, file: BulkFile) -> StreamedArtifact:
@@ -149,6 +176,28 @@ class _Work:
         self._downloads.counting.resumed(length)
         self._progress(length)
         return True
+
+    def is_divergent(self, but: Losses) -> bool:
+        """Whether the file is all that the signed table says, ``but`` these, and not the artifact.
+
+        Read once more from the disk: a fault of this machine must not be taken for the writer's.
+        """
+        chunks = self._chunks
+        hasher = blake3()
+        buffer = AlignedBuffer(chunks.geometry.chunk_size_bytes)
+        for run in source_runs(chunks.geometry):
+            for chunk in run.chunks:
+                if run.number in but.get(chunk, ()):
+                    continue
+                offset, length = chunks.geometry.chunk_source_range(run.number, chunk)
+                try:
+                    data = self._file.read(offset, buffer, length)
+                except DiskError:
+                    return False
+                if not check_chunk(chunks.geometry, chunks.table, run.number, chunk, data):
+                    return False
+                hasher.update(data)
+        return bool(but) or hasher.hexdigest() != chunks.artifact_id
 
     def download(self, missing: Iterable[Run]) -> Losses:
         """Read runs and write them in their order; what no source has is given back."""

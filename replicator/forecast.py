@@ -97,7 +97,7 @@ def forecast(plan: FetchPlan, residence: Residence, supply: Supply, incoming: Pa
         ManifestMalformed: the manifest describes impossible symbols.
     """
     sources = Sources(supply.peers, supply.stores, supply.now_s)
-    held = _Held(sources, plan.fetch)
+    held = _Held(sources, plan.fetch, supply.now_s)
     outlooks = [
         _Outlook(artifact, residence, sources, held, incoming).follow() for artifact in plan.fetch
     ]
@@ -122,7 +122,10 @@ def forecast(plan: FetchPlan, residence: Residence, supply: Supply, incoming: Pa
 class _Held:
     """The sizes of the objects that each source says it has, asked for once."""
 
-    def __init__(self, sources: Sources, artifacts: Sequence[ArtifactFile]) -> None:
+    def __init__(
+        self, sources: Sources, artifacts: Sequence[ArtifactFile], now_s: Callable[[], float]
+    ) -> None:
+        self._now_s = now_s
         self._sizes: dict[tuple[str, str], int] = {}
         self._unavailable: dict[str, GenctlError] = {}
         if not artifacts:
@@ -165,6 +168,8 @@ class _Held:
                 self._sizes[source.url, info.key] = info.size_bytes
         except (RetryError, DiskError, LengthExceeded, ExpansionExceeded) as error:
             self._unavailable[source.url] = error
+            # Whom a fetch asks after it depends on that.
+            source.health.failed(self._now_s())
 
 
 class _Outlook:

@@ -17,12 +17,21 @@ if TYPE_CHECKING:
 EVENTS = logging.getLogger("genctl.events")
 """Structured events: the message is the event's name, ``record.facts`` what is known of it."""
 
+# Without any handler, logging would print critical events on stderr, where a command that ends by
+# itself has its one error.
+EVENTS.addHandler(logging.NullHandler())
+
 _UNDER_WAY: ContextVar[frozenset[str]] = ContextVar("_UNDER_WAY", default=frozenset())
 
 
 def emit(event: str, **facts: object) -> None:
     """Report an event by its name in native-mode §9."""
     EVENTS.info(event, extra={"facts": facts})
+
+
+def emit_critical(event: str, /, **facts: object) -> None:
+    """Report an event that a person must hear of, whatever else the node goes on doing."""
+    EVENTS.critical(event, extra={"facts": {"severity": "critical", **facts}})
 
 
 def record_ratio(tally: FetchTally) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from manifests.errors import GenctlError, PeerCorrupt
@@ -100,19 +101,25 @@ class Sources:
         found += [Place(store, key, offset) for store in self._stores_of(artifact_id, run.number)]
         return self._worth_asking(found)
 
-    def of_table(self, artifact_id: str, geometry: Geometry) -> list[tuple[Place, int | None]]:
-        """Who may have the table, and with which symbol (``None``: by itself)."""
-        places: list[tuple[Place, int | None]] = [
-            (Place(peer, table_key(artifact_id), 0), None)
-            for peer in _rotated(self.peers, int(artifact_id[:4], 16))
-        ]
+    def of_table(self, artifact_id: str, geometry: Geometry) -> Iterator[tuple[Place, int | None]]:
+        """Who may have the table, and with which symbol (``None``: by itself).
+
+        To be asked one after the other. At a peer that rests, perhaps since it was asked a moment
+        ago, the stores take over: where one is silent others may be, each would take its time, and
+        a table is small. The other peers are asked last.
+        """
+        key = table_key(artifact_id)
+        peers = deque(_rotated(self.peers, int(artifact_id[:4], 16)))
+        while peers and self.may_ask(peers[0]):
+            yield Place(peers[0], key, 0), None
+            if self.may_ask(peers[0]):
+                peers.popleft()
         for number in range(geometry.m):
-            key, offset = symbol_key(artifact_id, number), geometry.table_range(number).offset
-            places += [
-                (Place(store, key, offset), number)
-                for store in self._stores_of(artifact_id, number)
-            ]
-        return places
+            offset = geometry.table_range(number).offset
+            for store in self._stores_of(artifact_id, number):
+                yield Place(store, symbol_key(artifact_id, number), offset), number
+        for peer in peers:
+            yield Place(peer, key, 0), None
 
     def is_absent(self, place: Place) -> bool:
         """Whether the source said that it has no such object."""
@@ -135,10 +142,21 @@ class Sources:
             self._absent.add((place.source.url, place.key))
 
     def failed(self, place: Place, error: GenctlError) -> None:
-        """The source did not answer as it should."""
+        """The source did not answer as it should; one that rests from now on is told of."""
+        source = place.source
         with self._lock:
-            place.source.health.failed(self._now_s())
-            self._errors[place.source.url] = error
+            was_asked = self.may_ask(source)
+            source.health.failed(self._now_s())
+            is_demoted = was_asked and not self.may_ask(source)
+            self._errors[source.url] = error
+        if is_demoted:
+            emit(
+                "source_demoted",
+                kind=source.kind,
+                source=source.url,
+                error=error.name,
+                message=error.message,
+            )
 
     def lied(self, place: Place, error: PeerCorrupt) -> None:
         """The peer sent other bytes than those it was asked for."""

@@ -78,7 +78,7 @@ class Tables:
 
     def _kept(self, chunks: SignedChunks) -> bytes:
         try:
-            return (self._folder / chunks.artifact_id).read_bytes()
+            return files.read_file(self._folder / chunks.artifact_id)
         except OSError:
             return b""
 

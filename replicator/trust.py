@@ -1,123 +1,91 @@
 """What a node believes: the signed record, followed with python-tuf's client.
 
-``NODE/trust/`` holds the metadata last accepted and ``high_water.json``, the highest versions ever
-accepted. The metadata alone would forget those if it were lost, and an old record would then be
-new. python-tuf works in a folder of its own, so that nothing is kept before all checks have passed.
+``NODE/trust/`` holds the metadata last accepted and the high-water mark, which outlives it. The
+metadata is judged by :class:`replicator.metadata_client.MetadataClient`; here genctl's own record,
+which travels in the targets, is judged before the targets are accepted.
 """
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Iterator
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from pydantic import Field
-from tuf.api import exceptions
-from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
-from tuf.ngclient import FetcherInterface, Updater, UpdaterConfig
+from tuf.api.metadata import Targets, Timestamp
 
 from durable import files
-from manifests.canonical import Frozen, parse_document, to_canonical
 from manifests.errors import (
-    DiskError,
+    ForkDetected,
     FreezeSuspected,
-    GenctlError,
     LengthExceeded,
-    ManifestMalformed,
-    MetadataRollback,
+    ManifestError,
+    ManifestIdentityMismatch,
     NothingPublished,
     ObjectMissing,
-    RetryError,
-    SchemaTooNew,
-    StoreUnavailable,
+    OperatorError,
     TrustError,
     TrustStateCorrupt,
     UnsignedRecord,
 )
-from manifests.names import CONTROL_TARGET, manifest_target, metadata_key, target_key
+from manifests.names import CONTROL_TARGET, manifest_target, target_key
 from manifests.record import ControlRecord, GenerationEntry
+from replicator import trust_rules
+from replicator.cached_metadata import CachedMetadata
+from replicator.high_water import HIGH_WATER_FILE, ROOT_HISTORY, HighWater, HighWaterFile
+from replicator.metadata_client import MetadataClient
+from replicator.metadata_fetcher import GRACE_S, MetadataFetcher, RefreshDeadline
+from replicator.refusal import RefusalFile
+from replicator.repair_events import emit
+from store.patience import DEFAULT_PATIENCE
 from store.port import Store
-from store.signed import LIMITS_BYTES, control_record, signed_by, trusted_root
-
-HIGH_WATER_FILE = "high_water.json"
-REFRESH_FOLDER = "refresh"
-_READ_BYTES = 1024 * 1024
-_CONFIG = UpdaterConfig(
-    root_max_length=LIMITS_BYTES[Root.type],
-    timestamp_max_length=LIMITS_BYTES[Timestamp.type],
-    snapshot_max_length=LIMITS_BYTES[Snapshot.type],
-    targets_max_length=LIMITS_BYTES[Targets.type],
-)
+from store.signed import control_record, shard_of, trusted_root
+from store.spread import read_copy
 
 
-class HighWater(Frozen):
-    """The highest metadata versions that this node ever accepted."""
-
-    schema_version: int = 1
-    timestamp: int = Field(ge=1)
-    snapshot: int = Field(ge=1)
-    targets: int = Field(ge=1)
+def _forget(*_: object, **__: object) -> None:
+    """For a trust state without a quarantine."""
 
 
-class StoreFetcher(FetcherInterface):
-    """Lets python-tuf read from a store; what it calls a URL is ``store:`` and a key."""
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a trust state needs to know of the world.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    Attributes:
+        now: the time in UTC by this machine's clock.
+        store_time: the time in UTC by the store's own clock, where it tells it.
+        quarantine: told of signed content that must not be believed, as
+            :meth:`replicator.quarantine.Quarantine.add` is.
+        min_bytes_per_s: the rate at which a store may send what somebody has signed a length of.
+        grace_s: how long all reads of a refresh together may take besides.
+        monotonic: seconds on a clock that never goes back.
+        shard: whose records are followed; ``None`` for what the root says, if it does.
+    """
 
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        """The object in pieces; the first is read here, so that its absence is an answer."""
-        key = unquote(urlsplit(url).path)
-        try:
-            first = self._store.get(key, length=_READ_BYTES)
-        except ObjectMissing as error:
-            raise exceptions.DownloadHTTPError(f"{key} is not in the store", 404) from error
-        except RetryError as error:
-            if self._is_absent_root(key):
-                raise exceptions.DownloadHTTPError(f"{key} is not in the store", 404) from error
-            raise exceptions.DownloadError(str(error)) from error
-        return self._pieces(key, first)
-
-    def _is_absent_root(self, key: str) -> bool:
-        """Whether this is the root after the last, by the word of the stores that answer.
-
-        A refresh ends with asking for a root that is not there, and must not need every store for
-        that. A writer puts a new one into all of them.
-        """
-        if not key.endswith(".root.json"):
-            return False
-        try:
-            return self._store.stat(key) is None
-        except RetryError:
-            return False
-
-    def _pieces(self, key: str, piece: bytes) -> Iterator[bytes]:
-        offset = 0
-        while piece:
-            yield piece
-            offset += len(piece)
-            if len(piece) < _READ_BYTES:
-                break
-            try:
-                piece = self._store.get(key, offset=offset, length=_READ_BYTES)
-            except (RetryError, ObjectMissing) as error:
-                raise exceptions.DownloadError(str(error)) from error
+    now: Callable[[], datetime]
+    store_time: Callable[[], datetime | None] = lambda: None
+    quarantine: Callable[..., object] = _forget
+    min_bytes_per_s: int = DEFAULT_PATIENCE.min_bytes_per_s
+    grace_s: float = GRACE_S
+    monotonic: Callable[[], float] = time.monotonic
+    shard: str | None = None
 
 
 class TrustedRecord:
     """The control record as just refreshed and verified, and the manifests it vouches for."""
 
-    def __init__(self, updater: Updater, store: Store, record: ControlRecord) -> None:
-        self._updater = updater
+    def __init__(self, targets: Targets, store: Store, record: ControlRecord) -> None:
+        self._targets = targets
         self._store = store
         self.record = record
 
     def manifest_bytes(self, entry: GenerationEntry) -> bytes:
         """The bytes that the store has for a manifest, at most one more than were signed.
 
-        They are not checked here: :func:`manifests.record.accept_manifest` does that.
+        Of several stores, the first has precedence that has the right ones. They are not refused
+        here: :func:`manifests.record.accept_manifest` does that.
 
         Raises:
             ObjectMissing: the store has lost it.
@@ -125,68 +93,86 @@ class TrustedRecord:
             StoreUnavailable: the store does not answer.
         """
         path = manifest_target(entry.generation_id)
-        target = self._updater.get_targetinfo(path)
-        if target is None:
+        target = self._targets.targets.get(path)
+        if target is None or "sha256" not in target.hashes:
             raise UnsignedRecord(
                 f"the record names {entry.generation_id}, but its manifest is not signed",
                 generation_id=entry.generation_id,
             )
-        key = target_key(path, target.hashes["sha256"])
-        return self._store.get(key, length=entry.manifest_size_bytes + 1)
+        named = target.hashes["sha256"]
+        key = target_key(path, named)
+        found = read_copy(
+            self._store,
+            lambda store: store.get(key, length=entry.manifest_size_bytes + 1),
+            lambda data: hashlib.sha256(data).hexdigest() == named,
+        )
+        if found is None:
+            raise ObjectMissing(
+                f"{self._store.url} has no object {key}", store=self._store.url, key=key
+            )
+        return found[1]
+
+
+def _clear(path: Path) -> None:
+    """Remove what is there, be it a file, a folder or a link; nothing may be."""
+    if path.is_dir() and not path.is_symlink():
+        files.remove_tree(path)
+    else:
+        files.remove_file(path)
+
+
+def has_accepted(folder: Path) -> bool:
+    """Whether a record was ever accepted in this trust state, as far as can be told."""
+    try:
+        return HighWaterFile(folder).read().targets is not None
+    except TrustStateCorrupt:
+        return True
 
 
 class Trust:
-    """A node's trust state in ``folder``, anchored in the root it was given."""
+    """A node's trust state in ``folder``, anchored in the root it was given.
 
-    def __init__(self, folder: Path, root: bytes) -> None:
+    ``minimum_version`` is the least record version with which a node may start that has none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        root: bytes,
+        surroundings: Surroundings,
+        minimum_version: int | None = None,
+    ) -> None:
         self._folder = folder
         self._root = root
+        self._around = surroundings
+        self._minimum_version = minimum_version
+        self._mark_file = HighWaterFile(folder)
+        self._refusal_file = RefusalFile(folder)
+        self._cache = CachedMetadata(folder, root)
 
     def refresh(self, store: Store) -> TrustedRecord:
-        """Follow the store to its newest record, checking everything.
+        """Follow the store to its newest record, checking everything; the node's lock is held.
 
         Raises:
-            FreezeSuspected: the metadata has expired.
-            MetadataRollback: it is older than what this node has accepted before.
-            UnsignedRecord, TrustError: it is not signed as the root says.
-            TrustStateCorrupt: the node's own high-water mark is damaged.
+            ClockSuspect: the clock here cannot be right, or the store's cannot.
+            UnsignedRollback: the record goes back without being a rollback.
+            ManifestIdentityMismatch: it is of another shard.
+            ManifestMalformed, SchemaTooNew: it is signed, but not of a form known here.
+            TrustStateCorrupt: the node's own mark is damaged.
             NothingPublished: the store has no signed record.
-            ObjectMissing: it has lost a part of it.
-            StoreUnavailable: it does not answer.
-        """
-        trusted_root(self._root)
-        files.make_folder(self._folder)
-        before = self._high_water()
-        work = self._folder / REFRESH_FOLDER
-        self._copy_to(work)
-        if store.stat(metadata_key("timestamp.json")) is None:
-            if before is not None:
-                raise ObjectMissing(f"the store {store.url} has lost its record")
-            raise NothingPublished(
-                f"there is no signed record in {store.url}; is this the right store, and has its "
-                "writer run `genctl release`?",
-                store=store.url,
-            )
-        with _translated(f"the record in {store.url}"):
-            updater = Updater(
-                str(work),
-                "store:metadata/",
-                target_base_url="store:targets/",
-                fetcher=StoreFetcher(store),
-                config=_CONFIG,
-                bootstrap=self._root,
-            )
-            updater.refresh()
-            if updater.get_targetinfo(CONTROL_TARGET) is None:
-                raise UnsignedRecord(f"{CONTROL_TARGET} is not among the signed targets")
-        record, after = _read_cache(work, self._root)
-        self._raise_high_water(before, after)
-        self._keep(work)
-        return TrustedRecord(updater, store, record)
+            ObjectMissing: it has lost it, or a part of it.
+            TrustError and all others: see :meth:`MetadataClient.refresh`.
 
-    def has_accepted(self) -> bool:
-        """Whether a record was ever accepted here."""
-        return (self._folder / HIGH_WATER_FILE).exists()
+        Whatever is raised, the generation that was active goes on serving.
+        """
+        now = self._around.now()
+        try:
+            targets = self._refreshed(store, now)
+        except (TrustError, ManifestError, LengthExceeded) as error:
+            self._tell(error, store, now)
+            raise
+        self._refusal_file.remove()
+        return TrustedRecord(targets, store, _record_in(targets))
 
     def last_record(self) -> ControlRecord:
         """The record of the last refresh, its signatures checked again; expiry is not.
@@ -194,113 +180,129 @@ class Trust:
         Raises:
             TrustStateCorrupt: the cache is missing or damaged.
         """
-        return _read_cache(self._folder, self._root)[0]
+        return self._cache.record()
 
-    def _copy_to(self, work: Path) -> None:
-        """Give python-tuf its cache in a folder of its own: what is refused must not stay here."""
-        for folder in (self._folder, self._folder / "root_history"):
-            files.remove_temporaries(folder)
-        files.remove_tree(work)
-        with files.translated(work):
-            cached = [path for path in self._folder.rglob("*.json") if path.is_file()]
-            (work / "root_history").mkdir(parents=True)
-            for path in cached:
-                if path.name != HIGH_WATER_FILE:
-                    shutil.copyfile(path, work / path.relative_to(self._folder))
+    def known_version(self) -> int | None:
+        """The highest version of the record that was seen signed; ``None`` before the first.
 
-    def _keep(self, work: Path) -> None:
-        """Store what was accepted, durably: root first, so that the rest can always be checked."""
-        files.make_folder(self._folder / "root_history")
-        with files.translated(work):
-            fresh = {
-                path.relative_to(work): path.read_bytes()
-                for path in work.rglob("*.json")
-                if path.is_file() and path.name != "root.json"  # a link to one of the history
-            }
-        for name, data in sorted(fresh.items(), key=lambda item: "root" not in str(item[0])):
-            path = self._folder / name
-            with files.translated(path):
-                same = path.is_file() and path.read_bytes() == data
-            if not same:
-                files.replace_file(path, [data])
-        files.remove_tree(work)
+        Raises:
+            TrustStateCorrupt: the mark is damaged.
+        """
+        timestamp = self._mark_file.read().timestamp
+        return None if timestamp is None else timestamp.version
 
-    def _high_water(self) -> HighWater | None:
-        path = self._folder / HIGH_WATER_FILE
-        if not path.exists():
-            return None
+    def state(self) -> dict[str, object]:
+        """What there is to say of it, as ``genctl node status --json`` prints it."""
+        state: dict[str, object] = {"trust": "ok", "record_version": None, "record_expires": None}
         try:
-            return parse_document(path.read_bytes(), HighWater, 1)
-        except (OSError, ManifestMalformed, SchemaTooNew) as error:
-            raise TrustStateCorrupt(
-                f"{path} is damaged: {error}. The node goes on serving; see the runbook before "
-                "removing the file",
-                path=str(path),
+            state["record_version"] = self.known_version()
+            if state["record_version"] is None:
+                return state | {"trust": "nothing believed yet"}
+            timestamp = self._cache.timestamp()
+            self._cache.record()
+        except TrustError as error:
+            return state | {"trust": f"{error.name}: {error.message}"}
+        state["record_expires"] = timestamp.expires.isoformat()
+        refusal = self._refusal_file.read()
+        if refusal is not None:
+            state["trust"] = f"{refusal.error} at {refusal.at}: {refusal.message}"
+        elif timestamp.is_expired(self._around.now()):
+            state["trust"] = (
+                f"{FreezeSuspected.__name__}: the record expired at {state['record_expires']}; "
+                "nothing new is activated until the writer signs again"
+            )
+        return state
+
+    def take_over(self, prepared: Path, put_root: Callable[[], None]) -> None:
+        """Replace all of this by what a refresh of another trust state left in ``prepared``.
+
+        Whatever stands in the place of a file goes. The mark is replaced last: whatever a kill
+        leaves half done is done again by the same command.
+
+        Args:
+            prepared: the folder of the other, which has the root of this one.
+            put_root: puts that root where the node keeps it, durably.
+
+        Raises:
+            DiskFull, DiskError: the disk refuses.
+        """
+        with files.translated(prepared):
+            fresh = {
+                path.relative_to(prepared): path.read_bytes()
+                for path in sorted(prepared.rglob("*.json"))
+                if path.name != HIGH_WATER_FILE
+            }
+        put_root()
+        if self._folder.is_dir() and not self._folder.is_symlink():
+            for path in self._folder.iterdir():
+                if path.name != HIGH_WATER_FILE:
+                    _clear(path)
+        else:
+            _clear(self._folder)
+        files.make_folder(self._folder / ROOT_HISTORY)
+        for name, data in fresh.items():
+            files.replace_file(self._folder / name, [data])
+        if not self._mark_file.path.is_file():
+            _clear(self._mark_file.path)
+        self._mark_file.write(HighWaterFile(prepared).read())
+        files.remove_tree(prepared)
+
+    def _refreshed(self, store: Store, now: datetime) -> Targets:
+        trust_rules.refuse_clock_off(now, self._around.store_time())
+        mark = self._mark_file.read()
+        trust_rules.refuse_clock_behind(now, mark.signed_at)
+        deadline = RefreshDeadline(
+            self._around.monotonic, self._around.grace_s, self._around.min_bytes_per_s
+        )
+        client = MetadataClient(
+            self._folder,
+            self._root,
+            MetadataFetcher(store, deadline),
+            now,
+            minimum_version=self._minimum_version,
+            check_targets=self._check_record,
+        )
+        try:
+            client.refresh()
+        except ObjectMissing as error:
+            if error.facts.get("role") != Timestamp.type:
+                raise
+            if mark.timestamp is not None:
+                raise ObjectMissing(f"the store {store.url} has lost its record") from error
+            raise NothingPublished(
+                f"there is no signed record in {store.url}; is this the right store, and has its "
+                "writer run `genctl release`?",
+                store=store.url,
             ) from error
+        return client.targets
 
-    def _raise_high_water(self, before: HighWater | None, after: HighWater) -> None:
-        if before is not None:
-            for role in ("timestamp", "snapshot", "targets"):
-                if getattr(after, role) < getattr(before, role):
-                    raise MetadataRollback(
-                        f"the store offers {role} version {getattr(after, role)}; this node has "
-                        f"accepted {getattr(before, role)} before",
-                        role=role,
-                        offered_version=getattr(after, role),
-                        known_version=getattr(before, role),
-                    )
-        if after != before:
-            files.replace_file(self._folder / HIGH_WATER_FILE, [to_canonical(after)])
+    def _check_record(self, targets: Targets, mark: HighWater) -> int | None:
+        """Refuse targets whose record cannot be believed; the last commit of what is active."""
+        record = _record_in(targets)
+        shard = self._around.shard or shard_of(trusted_root(self._root))
+        if shard not in {None, record.shard}:
+            raise ManifestIdentityMismatch(
+                f"the store offers the record of shard {record.shard}, and this node follows "
+                f"{shard}: is it the right store?",
+                shard=record.shard,
+                known_shard=shard,
+            )
+        trust_rules.refuse_unsigned_rollback(record, targets.version, mark)
+        return None if record.active is None else record.active_entry().high_seq
 
-
-def _read_cache(folder: Path, anchor: bytes) -> tuple[ControlRecord, HighWater]:
-    """The cached record and versions, each file checked against the root that follows ``anchor``.
-
-    Whether the files belong together is not asked: the refresh that stored them made sure, and a
-    crash between two of them must not make the record unreadable.
-    """
-    try:
-        root = trusted_root(anchor)
-        while (rotated := folder / "root_history" / f"{root.version + 1}.root.json").is_file():
-            data = rotated.read_bytes()
-            signed_by(root, data, Root)
-            root = trusted_root(data)
-        timestamp = signed_by(root, (folder / "timestamp.json").read_bytes(), Timestamp)
-        snapshot = signed_by(root, (folder / "snapshot.json").read_bytes(), Snapshot)
-        targets = signed_by(root, (folder / "targets.json").read_bytes(), Targets)
-    except (OSError, UnsignedRecord) as error:
-        raise TrustStateCorrupt(
-            f"the cached metadata in {folder} is damaged ({error}); bootstrap again to renew it",
-            folder=str(folder),
-        ) from error
-    versions = HighWater(
-        timestamp=timestamp.version, snapshot=snapshot.version, targets=targets.version
-    )
-    return control_record(targets), versions
+    def _tell(self, error: OperatorError, store: Store, now: datetime) -> None:
+        """Have everybody hear of a refusal who should; never raises."""
+        if isinstance(error, FreezeSuspected):
+            emit("metadata_freeze_suspected", store=store.url, message=error.message)
+        if isinstance(error, ForkDetected):
+            facts = dict(error.facts)
+            self._around.quarantine(
+                facts.pop("content_hash"), error.name, error.message, now, **facts
+            )
+        self._refusal_file.write(error, now)
 
 
-@contextlib.contextmanager
-def _translated(what: str) -> Iterator[None]:
-    try:
-        yield
-    except exceptions.ExpiredMetadataError as error:
-        raise FreezeSuspected(
-            f"{what} has expired ({error}); nothing new is activated until the writer signs again: "
-            "`genctl keys refresh` there"
-        ) from error
-    except exceptions.BadVersionNumberError as error:
-        raise MetadataRollback(f"{what} is older than what was seen before: {error}") from error
-    except exceptions.UnsignedMetadataError as error:
-        raise UnsignedRecord(f"{what} is not signed by the trusted keys: {error}") from error
-    except exceptions.DownloadLengthMismatchError as error:
-        raise LengthExceeded(f"{what}: {error}") from error
-    except exceptions.RepositoryError as error:
-        raise TrustError(f"{what} cannot be accepted: {error}") from error
-    except exceptions.DownloadHTTPError as error:
-        raise ObjectMissing(f"{what} is incomplete: {error}") from error
-    except exceptions.DownloadError as error:
-        if isinstance(error.__cause__, GenctlError):
-            raise error.__cause__ from error
-        raise StoreUnavailable(f"{what} cannot be read: {error}") from error
-    except OSError as error:
-        raise DiskError(f"{what} cannot be stored: {error}") from error
+def _record_in(targets: Targets) -> ControlRecord:
+    if CONTROL_TARGET not in targets.targets:
+        raise UnsignedRecord(f"{CONTROL_TARGET} is not among the signed targets")
+    return control_record(targets)

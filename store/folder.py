@@ -6,7 +6,9 @@ file also tells a store from a mount point whose disk is not there: a missing ro
 neither that file nor anything else in it, is ``StoreUnavailable`` and never "no such object".
 
 Names that cannot be keys (temporary files, ``lost+found``) are not objects; neither are links,
-which could lead out of the root, nor anything else that is not a plain file.
+which could lead out of the root, nor anything else that is not a plain file. What stands in an
+object's place all the same is ``ObjectObstructed`` to whoever asks for the object or writes it;
+:meth:`FolderStore.delete` clears it away, unless it is a folder, in which there may be something.
 """
 
 from __future__ import annotations
@@ -27,7 +29,13 @@ from durable.files import (
     replace_file,
     translated,
 )
-from manifests.errors import DiskError, LengthExceeded, ObjectMissing, StoreUnavailable
+from manifests.errors import (
+    DiskError,
+    LengthExceeded,
+    ObjectMissing,
+    ObjectObstructed,
+    StoreUnavailable,
+)
 from manifests.identifiers import content_id
 from store.keys import check_key, check_prefix, check_range, is_segment
 from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes
@@ -140,8 +148,8 @@ class FolderStore:
             self._make_durable(path.parent)
             if create_file(path, parts):
                 return True
-            if path.is_dir():
-                raise DiskError(f"{path} is a folder where an object should be", path=str(path))
+            if path.is_dir() and not path.is_symlink():
+                raise self._obstructed(path, "a folder", "see what is in it and move it away")
             self.stat(key)  # refuses a link
             # Whoever created the object may have died before its name was durable.
             fsync_folder(path.parent)
@@ -186,12 +194,19 @@ class FolderStore:
         return ObjectInfo(key, found.st_size)
 
     def delete(self, key: str) -> None:
-        """See :meth:`store.port.Store.delete`; folders that become empty stay."""
+        """See :meth:`store.port.Store.delete`; folders stay, with or without something in them.
+
+        A link or a device in the object's place is removed; what a link leads to is left alone.
+        """
         check_key(key)
         path = self._root / key
         # Under the lock, or a swap in progress could bring the object back.
         with self._answering(path), self._exclusive():
-            if self.stat(key) is not None:
+            try:
+                is_there = not stat.S_ISDIR(path.lstat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                is_there = False
+            if is_there:
                 remove_file(path)
 
     def _missing(self, key: str) -> ObjectMissing:
@@ -242,6 +257,8 @@ class FolderStore:
             self._make_durable(folder.parent)
             if folder.is_dir():
                 fsync_folder(folder.parent)
+            elif os.path.lexists(folder) and not folder.is_dir():
+                raise self._obstructed(folder, "no folder", "move it away")
             else:
                 make_folder(folder)
         self._durable_folders.add(folder)
@@ -253,7 +270,12 @@ class FolderStore:
         descriptor = None
         with self._answering(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             # Without O_NONBLOCK, opening a named pipe would wait for a writer.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise self._obstructed(path, "a link", "remove it") from error
         if descriptor is None:
             self._check_mounted()
             yield None
@@ -265,16 +287,20 @@ class FolderStore:
         finally:
             os.close(descriptor)
 
-    @staticmethod
-    def _plain(path: Path, found: os.stat_result) -> os.stat_result | None:
+    def _obstructed(self, path: Path, what: str, advice: str) -> ObjectObstructed:
+        return ObjectObstructed(
+            f"{path} is {what} and stands where an object should be; {advice}",
+            path=str(path),
+            store=self.url,
+        )
+
+    def _plain(self, path: Path, found: os.stat_result) -> os.stat_result | None:
         """``found`` if it is a plain file's, ``None`` if a folder's; nothing else may be there."""
         if stat.S_ISREG(found.st_mode):
             return found
         if stat.S_ISDIR(found.st_mode):
             return None
-        raise DiskError(
-            f"{path} is a link or a device where an object should be; remove it", path=str(path)
-        )
+        raise self._obstructed(path, "a link or a device", "remove it")
 
     def _walk(self, base: str, prefix: str) -> Iterator[ObjectInfo]:
         """The objects under ``prefix`` in the folder ``base`` (empty, or ending in a slash)."""

@@ -18,6 +18,7 @@ _REGION = re.compile(r"(?!\d+$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:.]+\])(?::\d{{1,5}})?")
 _DEFAULT_REGION = "us-east-1"
+_AWS_DOMAINS = ("amazonaws.com", "amazonaws.com.cn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,19 @@ class S3Address:
         query = urlencode({name: value for name, value in given.items() if value}, safe=":/")
         path = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
         return f"{path}?{query}" if query else path
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """Who serves it, in one form of the many that name the same, then bucket and prefix.
+
+        Upper case, a port that goes without saying and the region of AWS make no difference: there,
+        a bucket's name is its own in all regions. Names of one host are not looked up.
+        """
+        return (
+            _one_form(self.endpoint_in(region_or_default(self.region))),
+            self.bucket,
+            self.prefix,
+        )
 
     @property
     def is_path_style(self) -> bool:
@@ -104,6 +118,16 @@ def parse_address(url: str) -> S3Address:
         endpoint=None if endpoint is None else _endpoint(endpoint),
         region=region,
     )
+
+
+def _one_form(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    host = (parts.hostname or "").rstrip(".")
+    for domain in _AWS_DOMAINS:
+        if host.endswith(f".{domain}"):
+            return domain
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{host}:{port}{parts.path}"
 
 
 def _is_prefix(prefix: str) -> bool:

@@ -43,11 +43,13 @@ class S3Session:
 
     @property
     def ca_bundle(self) -> str:
-        """The file of trusted certificates: the one set for AWS tools, or the one they bring."""
+        """The file of trusted certificates: the one set for AWS tools, or the one they bring.
+
+        It takes no credentials, but a profile that is named must exist.
+        """
         from botocore.httpsession import get_cert_path  # noqa: PLC0415 - slow to import
 
-        self._open()
-        chosen = self._session.get_config_variable("ca_bundle")
+        chosen = self._configured("ca_bundle")
         return str(chosen or os.environ.get("REQUESTS_CA_BUNDLE") or get_cert_path(True))
 
     def signed_headers(self, url: str) -> dict[str, str]:
@@ -100,22 +102,33 @@ class S3Session:
         client.meta.events.register("before-call.s3", _refuse_redirection)
         return client
 
-    def _open(self) -> Credentials:
+    def _configured(self, name: str) -> Any:
+        """A setting of the environment or the profile."""
         import botocore.session  # noqa: PLC0415 - slow to import
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - slow to import
+
+        with self._lock:
+            try:
+                if self._session is None:
+                    self._session = botocore.session.Session()
+                return self._session.get_config_variable(name)
+            except BotoCoreError as error:
+                raise self._no_credentials(error) from error
+
+    def _open(self) -> Credentials:
         from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - slow to import
 
         with self._lock:
             if self._credentials is not None:
                 return self._credentials
             try:
-                session = botocore.session.Session()
-                region = self._address.region or session.get_config_variable("region")
-                found = session.get_credentials()
+                region = self._configured("region")
+                found = self._session.get_credentials()
             except BotoCoreError as error:
                 raise self._no_credentials(error) from error
             if found is None:
                 raise self._no_credentials(None)
-            self._session, self._region = session, region_or_default(region)
+            self._region = region_or_default(self._address.region or region)
             self._credentials = found
             return found
 

@@ -8,11 +8,13 @@ evenly too. All other objects are *mirrored*. The first store's are the true one
 
 *Who needs which stores.* A reader takes what it wants from the first store that answers and has it:
 all that it reads is signed or hashed, and a copy that is behind is an older record, which it
-refuses. What is there but damaged is refused too; no other store is asked for it. A writer needs
-all of them. It sends to all before the commit point, so that one which does not answer is noticed
-in time; copies that a crash or a failure left behind are brought up by the next change of the
-record, or by :meth:`SpreadStore.mend`. What the first store has lost is never taken for absent
-while a copy is left: a record made anew there would undo what was acknowledged.
+refuses. Of signed metadata that is damaged or forged there, the others' copies are tried
+(:func:`read_copy`), so that a store that lies stops nobody whom a lost one would not stop. A writer
+needs all of them. It sends to all before the commit point, so that one which does not answer is
+noticed in time; copies that a crash or a failure left behind are brought up by the next change of
+the record, or by :meth:`SpreadStore.mend`. What the first store has lost is never taken for absent
+while a copy is left: a record made anew there would undo what was acknowledged. Nor is what is
+damaged there copied over what is whole: :mod:`store.sound_metadata` tells them apart.
 """
 
 from __future__ import annotations
@@ -21,18 +23,23 @@ import heapq
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from manifests.errors import (
     DiskError,
     GenctlError,
     HomeOccupied,
+    LengthExceeded,
     ObjectMissing,
     RetryError,
     StoreUnavailable,
+    UnsignedRecord,
 )
 from manifests.names import metadata_key, symbol_of
 from store.port import UNWATCHED, ObjectInfo, Store, Transfer, VersionedBytes
+
+if TYPE_CHECKING:
+    from tuf.api.metadata import Root
 
 MAX_MIRRORED_SIZE_BYTES = 64 << 20
 """The longest object that is compared with its copies."""
@@ -46,6 +53,61 @@ MIRRORED_PREFIXES = (metadata_key(""), "targets/")
 """Where the mirrored objects of a shard are."""
 
 T = TypeVar("T")
+
+
+def copies_of(store: Store) -> tuple[Store, ...]:
+    """The stores that have a copy each of what is mirrored, the one that counts first."""
+    return store.stores if isinstance(store, SpreadStore) else (store,)
+
+
+def read_copy(
+    store: Store,
+    read: Callable[[Store], bytes | None],
+    is_sound: Callable[[bytes], bool],
+    *,
+    is_absent_if_one_says_so: bool = False,
+) -> tuple[str, bytes] | None:
+    """A mirrored object as ``read`` gives it, with the URL of the store that it is from.
+
+    The first store's that is sound; where none is, the first that there is, for the caller to
+    refuse. A single store's is not judged here.
+
+    Args:
+        store: one, or several as one.
+        read: reads one store; ``None`` or ``ObjectMissing`` where that has no such object.
+        is_sound: whether bytes are what they should be.
+        is_absent_if_one_says_so: whether what no store has sound is absent if one that answers has
+            nothing there.
+
+    Returns:
+        ``None`` if it is absent.
+
+    Raises:
+        RetryError, DiskError, LengthExceeded: of the first store that failed, if none has it.
+    """
+    copies = copies_of(store)
+    unsound: tuple[str, bytes] | None = None
+    failure: GenctlError | None = None
+    is_absent = False
+    for each in copies:
+        try:
+            data = read(each)
+        except ObjectMissing:
+            data = None
+        except (RetryError, DiskError, LengthExceeded) as error:
+            failure = failure or error
+            continue
+        if data is None:
+            is_absent = True
+        elif len(copies) == 1 or is_sound(data):
+            return each.url, data
+        else:
+            unsound = unsound or (each.url, data)
+    if is_absent and is_absent_if_one_says_so:
+        return None
+    if unsound is None and failure is not None:
+        raise failure
+    return unsound
 
 
 def symbol_store(artifact_id: str, number: int, store_count: int) -> int:
@@ -168,11 +230,13 @@ class SpreadStore:
     def mend(self, prefix: str) -> None:
         """Have all stores hold the mirrored objects under ``prefix`` that any of them holds.
 
-        Where they differ, the first is right. What it lacks, it gets from a copy; but the record
-        it must have itself, since nothing says that a copy is the newest.
+        Where they differ, the first is right, unless what it has is damaged. What it lacks or has
+        damaged, it gets from a copy that is whole; but the record only if what is left of it shows
+        that it was the copy's, since nothing else says that a copy is the newest.
 
         Raises:
             ObjectMissing: the first store has lost the record, and a copy is left.
+            UnsignedRecord: it has the record damaged, and no copy is that record.
             HomeOccupied: a store holds another shard.
             StoreUnavailable: a store does not answer.
         """
@@ -186,16 +250,60 @@ class SpreadStore:
             ) from error
 
     def _mend(self, prefix: str) -> None:
-        true, *copies = self.stores
-        if not copies:
+        if len(self.stores) == 1:
             return
         self._refuse_other_shards()
         for key in [info.key for info in self.list(prefix) if symbol_of(info.key) is None]:
-            if true.stat(key) is None:
-                if key == RECORD_KEY:
-                    self.get_versioned(key, limit_bytes=MAX_MIRRORED_SIZE_BYTES)  # refuses
-                true.put_if_absent(key, [self.get(key, length=MAX_MIRRORED_SIZE_BYTES)])
-            self._copy(key, copies)
+            first, *others = (
+                store.get_versioned(key, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
+                for store in self.stores
+            )
+            if first is None and key == RECORD_KEY:
+                self.get_versioned(key, limit_bytes=MAX_MIRRORED_SIZE_BYTES)  # refuses
+            copies = [None if each is None else each.data for each in others]
+            if first is not None and copies == [first.data] * len(copies):
+                continue
+            if self._mend_first(key, first, [data for data in copies if data is not None]):
+                self._copy(key, self.stores[1:])
+
+    def _mend_first(self, key: str, first: VersionedBytes | None, copies: Sequence[bytes]) -> bool:
+        """Have the first store hold the object whole, if it does not and a copy is.
+
+        Whether what it has then may be copied: damage is not, or one store could spread it.
+        """
+        from store.sound_metadata import is_same_document, is_sound  # noqa: PLC0415 - imports tuf
+
+        roots = self._roots()
+        damaged = None if first is None else first.data
+        if damaged is not None and is_sound(key, damaged, roots) is not False:
+            return True
+        whole = [data for data in copies if is_sound(key, data, roots) is not False]
+        if damaged is not None and key == RECORD_KEY:
+            whole = [data for data in whole if is_same_document(damaged, data)]
+            if not whole:
+                raise UnsignedRecord(
+                    f"{self.stores[0].url}, the first of the stores, has {key} damaged, and what "
+                    "is left of it does not show which of the others' copies it was. Nothing was "
+                    "changed; runbooks/store-lost.md says how to choose one",
+                    store=self.stores[0].url,
+                    key=key,
+                )
+        if whole:
+            version = None if first is None else first.version
+            self.stores[0].compare_and_swap(key, whole[0], version)
+        return bool(whole)
+
+    def _roots(self) -> Sequence[Root]:
+        """All whole versions of the root of trust that any store has."""
+        from store.sound_metadata import is_root, sound_roots  # noqa: PLC0415 - imports tuf
+
+        found = [
+            (info.key, store.get(info.key, length=MAX_MIRRORED_SIZE_BYTES))
+            for store in self.stores
+            for info in store.list(metadata_key(""))
+            if is_root(info.key)
+        ]
+        return sound_roots(dict.fromkeys(found))
 
     def _writing(self, key: str) -> tuple[Store, ...]:
         """The store whose word counts, then those that get copies; a symbol has no copies."""
@@ -272,10 +380,15 @@ class SpreadStore:
         root = true.get_versioned(ROOT_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
         for copy in copies:
             other = copy.get_versioned(ROOT_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
-            if root is not None and other is not None and root.data != other.data:
+            if root is None or other is None or root.data == other.data:
+                continue
+            from store.sound_metadata import is_same_document  # noqa: PLC0415 - imports tuf
+
+            are_same = is_same_document(root.data, other.data)
+            if not (are_same or is_same_document(other.data, root.data)):
                 raise HomeOccupied(
                     f"{copy.url} has another {ROOT_KEY} than {true.url}: it is another writer's "
-                    "store, or damaged. Choose an empty place, or remove that object",
+                    "store, or badly damaged. Choose an empty place, or remove that object",
                     store=copy.url,
                 )
         self._are_one_shards = root is not None

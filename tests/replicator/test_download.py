@@ -21,7 +21,7 @@ from manifests.errors import (
     Unrepairable,
 )
 from manifests.names import symbol_key
-from replicator import download, fetch, runs
+from replicator import download, fetch
 from replicator.download import HEDGES_AT_ONCE
 from replicator.sources import Sources
 from store.port import Store
@@ -46,6 +46,8 @@ from tests.support.slow_store import (
     torn,
 )
 
+pytestmark = pytest.mark.usefixtures("small_runs", "soon_hedged")
+
 CUTS = [(100_003, 10, 12), (70_000, 5, 6), (5_000, 1, 2), (3_000, 1, 2), (41_000, 10, 12)]
 
 
@@ -53,14 +55,6 @@ CUTS = [(100_003, 10, 12), (70_000, 5, 6), (5_000, 1, 2), (3_000, 1, 2), (41_000
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> list[EncodedArtifact]:
     folder = tmp_path_factory.mktemp("artifacts")
     return [encoded_artifact(folder, *cut, seed=seed) for seed, cut in enumerate(CUTS, 1)]
-
-
-@pytest.fixture(autouse=True)
-def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many runs in a small artifact, and a hedge for those that stall a moment."""
-    monkeypatch.setattr(runs, "RUN_SIZE_BYTES", 8192)
-    monkeypatch.setattr(download, "HEDGE_AFTER_S", 0.02)
-    monkeypatch.setattr(download, "DEADLINE_CHECK_S", 0.02)
 
 
 @pytest.mark.parametrize("reads_at_once", [1, 3])

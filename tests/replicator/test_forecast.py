@@ -283,7 +283,7 @@ def test_a_peer_whose_answers_exceed_all_bounds_is_named_and_taken_to_have_nothi
     excessive = ExcessivePeer("p0", error)
     foreseen = check(one, tmp_path, spread(one, 1), [excessive, peer(one, "p1")])
     assert [each.unavailable for each in foreseen.sources] == ["it says too much", None, None]
-    assert foreseen.bytes_from("store") == 0
+    assert foreseen.bytes_from("store") == foreseen.table_bytes
 
 
 def test_what_cannot_be_had_while_a_store_is_silent_is_not_called_lost(

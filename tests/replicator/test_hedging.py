@@ -9,7 +9,7 @@ import pytest
 
 from index.verification import ReadFiles
 from manifests.errors import TransferDeadline
-from replicator import download, runs
+from replicator import download
 from replicator.fetch import Fetcher
 from replicator.health import Health
 from replicator.sources import Sources
@@ -31,17 +31,12 @@ from tests.support.slow_store import (
     stalling,
 )
 
+pytestmark = pytest.mark.usefixtures("small_runs", "soon_hedged")
+
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> EncodedArtifact:
     return encoded_artifact(tmp_path_factory.mktemp("encoded"), 200_003, 10, 12)
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "RUN_SIZE_BYTES", 8192)
-    monkeypatch.setattr(download, "HEDGE_AFTER_S", 0.02)
-    monkeypatch.setattr(download, "DEADLINE_CHECK_S", 0.02)
 
 
 class StallsFirst(SlowStore):

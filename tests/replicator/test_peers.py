@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from manifests.names import artifact_key, table_key
-from replicator import download, runs
+from replicator import download
 from replicator.sources import Sources
 from store.memory import MemoryStore
 from tests.replicator.encoded import EncodedArtifact, encoded_artifact, fetch_from
@@ -34,6 +34,8 @@ from tests.support.slow_store import (
     torn,
 )
 
+pytestmark = pytest.mark.usefixtures("small_runs", "unhedged")
+
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> EncodedArtifact:
@@ -44,13 +46,6 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> EncodedArtifact:
 def small(tmp_path_factory: pytest.TempPathFactory) -> EncodedArtifact:
     """One chunk, which has no table that anybody would ask for."""
     return encoded_artifact(tmp_path_factory.mktemp("small"), 4_000, 1, 2, seed=2)
-
-
-@pytest.fixture(autouse=True)
-def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "RUN_SIZE_BYTES", 8192)
-    # No hedge, however busy the machine is: these tests count bytes.
-    monkeypatch.setattr(download, "HEDGE_AFTER_S", 60.0)
 
 
 def is_here(encoded: EncodedArtifact, folder: Path) -> bool:
@@ -198,6 +193,24 @@ def test_row_53_a_peer_with_another_artifact_of_that_name_is_shunned(
     assert len([r for r in watched.readings if not r.is_bulk]) == 1
     assert len(watched.bulk) <= 4
     assert set(told(caplog)) == {("peer_corrupt", "memory:liar")}
+
+
+def test_of_nine_peers_that_fail_one_is_asked_for_a_table_before_the_store(
+    large: EncodedArtifact, tmp_path: Path
+) -> None:
+    """Silent ones would each take their time, one after the other."""
+    peers = [
+        SlowStore(
+            peer_with(large, name=f"p{n}"),
+            lambda reading: healthy if reading.is_bulk else failing(),
+        )
+        for n in range(9)
+    ]
+    tally = fetch_from(large.artifact, tmp_path, [SlowStore(store_with(large))], peers)
+    assert is_here(large, tmp_path)
+    assert sum(not reading.is_bulk for peer in peers for reading in peer.readings) == 1
+    assert tally.store_bytes == large.geometry.table_size_bytes
+    assert tally.peer_bytes == len(large.data), "the others may still have the artifact"
 
 
 def peer_table(encoded: EncodedArtifact) -> bytes:

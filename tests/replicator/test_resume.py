@@ -13,7 +13,7 @@ import pytest
 from index import verification
 from manifests.errors import StoreUnavailable, Unrepairable
 from manifests.identifiers import content_id
-from replicator import download, fetch, runs
+from replicator import fetch
 from replicator.sources import Sources
 from replicator.tally import FetchTally
 from store.port import Store
@@ -36,11 +36,13 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> EncodedArtifact:
 
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["direct", "cached"])
-def small(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def small(
+    small_runs: None,
+    unhedged: None,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
     """Many runs, written past the page cache or through it."""
-    monkeypatch.setattr(runs, "RUN_SIZE_BYTES", 8192)
-    # No hedge, however busy the machine is: these tests count bytes.
-    monkeypatch.setattr(download, "HEDGE_AFTER_S", 60.0)
     monkeypatch.setattr(fetch, "DIRECT_FROM_BYTES", 1 if request.param else 1 << 40)
 
 

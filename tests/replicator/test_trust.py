@@ -13,7 +13,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Timestamp
 from tuf.api.serialization.json import JSONSerializer
 
-from builder.keys import ROOT, load_key, load_keys
+from builder.keys import ROOT, TARGETS, load_key_file, no_passphrase
 from controller import clock
 from controller.new_node import open_node
 from controller.node import NodeHome
@@ -109,8 +109,9 @@ def test_row_9_a_timestamp_of_an_unknown_key_is_unsigned(world: World) -> None:
 def test_row_9_a_timestamp_signed_by_another_role_is_unsigned(world: World) -> None:
     path = world.metadata / "timestamp.json"
     metadata = Metadata[Timestamp].from_bytes(path.read_bytes())
-    keys = load_keys(world.writer.home / "keys")
-    path.write_bytes(sign(metadata, keys.targets, load_key(world.writer.home / "keys", ROOT)))
+    keys = world.writer.home / "keys"
+    held = [load_key_file(keys / f"{role}.pem", no_passphrase) for role in (TARGETS, ROOT)]
+    path.write_bytes(sign(metadata, *held))
     refused(world.node, UnsignedRecord)
 
 
@@ -192,7 +193,7 @@ def test_row_17_an_expired_record_is_a_freeze_and_the_next_signature_ends_it(wor
     past = clock.now() - timedelta(days=30)
     world.writer.repository().commit(current, current.signed.record, past)
     error = refused(world.node, FreezeSuspected)
-    assert error.runbook == "trust"
+    assert error.runbook == "freeze"
     # The writer reads and replaces an expired record; only activation needs a fresh one.
     current = world.writer.current()
     world.writer.repository().commit(current, current.signed.record, clock.now())

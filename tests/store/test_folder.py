@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from manifests.errors import DiskError, DiskFull, ObjectMissing, StoreUnavailable
+from manifests.errors import (
+    DiskError,
+    DiskFull,
+    ObjectMissing,
+    ObjectObstructed,
+    StoreUnavailable,
+)
+from manifests.identifiers import content_id
 from store.folder import LOCK_NAME, FolderStore
 from store.port import ObjectInfo
 
@@ -92,26 +99,48 @@ def test_links_and_pipes_are_refused_and_not_followed(store: FolderStore, tmp_pa
     (root / "dangling").symlink_to(tmp_path / "absent")
     os.mkfifo(root / "pipe")
     for key in ("link", "dangling", "pipe"):
-        with pytest.raises(DiskError):
+        with pytest.raises(ObjectObstructed):
             store.get(key, length=1)
-        with pytest.raises(DiskError):
+        with pytest.raises(ObjectObstructed):
             store.get_versioned(key, limit_bytes=1)
-        with pytest.raises(DiskError):
+        with pytest.raises(ObjectObstructed):
             store.stat(key)
-        with pytest.raises(DiskError):
+        with pytest.raises(ObjectObstructed):
             store.put_if_absent(key, [b"y"])
-        with pytest.raises(DiskError):
+        with pytest.raises(ObjectObstructed) as caught:
             store.compare_and_swap(key, b"y", None)
+        assert caught.value.facts == {"path": str(root / key), "store": store.url}
+        store.delete(key)
+        assert store.put_if_absent(key, [b"y"])
+        assert store.get(key, length=9) == b"y"
     assert secret.read_text() == "x"
     assert not (tmp_path / "absent").exists()
 
 
+def test_a_lock_that_is_a_link_is_not_followed(store: FolderStore, tmp_path: Path) -> None:
+    lock, outside = root_of(store) / LOCK_NAME, tmp_path / "outside"
+    store.put_if_absent("key", [b"x"])
+    lock.unlink()
+    lock.symlink_to(outside)
+    with pytest.raises(DiskError, match="is a link that is not followed; remove it"):
+        store.compare_and_swap("key", b"y", content_id(b"x"))
+    with pytest.raises(DiskError):
+        store.delete("key")
+    assert not outside.exists()
+    assert store.get("key", length=9) == b"x"
+    lock.unlink()
+    assert store.compare_and_swap("key", b"y", content_id(b"x"))
+
+
 def test_an_object_cannot_stand_where_a_folder_does(store: FolderStore) -> None:
     store.put_if_absent("a/b", [b"x"])
-    with pytest.raises(DiskError):
+    store.delete("a")
+    assert store.stat("a") is None
+    with pytest.raises(ObjectObstructed, match="is a folder"):
         store.put_if_absent("a", [b"x"])
-    with pytest.raises(DiskError):
+    with pytest.raises(ObjectObstructed, match="is no folder"):
         store.put_if_absent("a/b/c", [b"x"])
+    assert store.get("a/b", length=9) == b"x"
 
 
 @pytest.mark.parametrize(

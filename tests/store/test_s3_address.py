@@ -41,6 +41,45 @@ def test_objects_are_where_the_server_expects_them(url: str, where: str) -> None
     assert parse_address(url).object_url("key/x", "eu-west-1") == where
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("s3://bucket?endpoint=http://localhost", "s3://bucket?endpoint=http://localhost:80/"),
+        ("s3://bucket?endpoint=https://host", "S3://bucket/?endpoint=HTTPS://HOST:443"),
+        (
+            "s3://bucket/p?endpoint=http://host:7480/s3",
+            "s3://bucket/p/?endpoint=http://Host.:7480/s3/",
+        ),
+        ("s3://bucket?endpoint=http://host&region=a", "s3://bucket?endpoint=http://host&region=b"),
+        ("s3://bucket?endpoint=http://[::1]", "s3://bucket?endpoint=http://[::1]:80"),
+        ("s3://bucket", "s3://bucket?region=eu-west-1"),
+        ("s3://bucket", "s3://bucket?endpoint=https://s3.eu-west-1.amazonaws.com&region=eu-west-1"),
+        (
+            "s3://bucket?region=cn-north-1",
+            "s3://bucket?endpoint=https://s3.cn-north-1.amazonaws.com.cn",
+        ),
+    ],
+)
+def test_one_place_has_many_urls(first: str, second: str) -> None:
+    assert parse_address(first).place == parse_address(second).place
+
+
+def test_different_places_stay_different() -> None:
+    urls = [
+        "s3://bucket",
+        "s3://another",
+        "s3://bucket/p",
+        "s3://bucket?region=cn-north-1",
+        "s3://bucket?endpoint=http://host",
+        "s3://bucket?endpoint=http://host:7480",
+        "s3://bucket?endpoint=https://host",
+        "s3://bucket?endpoint=http://host/s3",
+        "s3://bucket?endpoint=http://host/S3",
+        "s3://bucket?endpoint=http://other",
+    ]
+    assert len({parse_address(url).place for url in urls}) == len(urls)
+
+
 def test_china_has_a_domain_of_its_own() -> None:
     address = parse_address("s3://bucket")
     assert address.endpoint_in("cn-north-1") == "https://s3.cn-north-1.amazonaws.com.cn"

@@ -1,0 +1,180 @@
+"""What trust costs: a refresh that finds nothing new, and the signing of a publish.
+
+In one process, over a folder on this machine. The refresh is the whole of what a node does before
+it knows that its record is the newest: roots, timestamp, snapshot and targets read again, every
+signature checked, the control record read. The signing is what a commit of the record spends
+outside its store: documents made, serialised, signed, checked.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+
+from benchmarks.harness import Outcome, seconds, show
+from benchmarks.served import columns
+from builder.repository import Repository
+from controller import clock
+from controller.new_node import open_node
+from manifests.identifiers import content_id
+from manifests.names import manifest_target
+from manifests.record import ControlRecord, GenerationEntry
+from store.memory import MemoryStore
+from store.port import UNWATCHED, ObjectInfo, Store, Transfer, VersionedBytes
+from tests.support.homes import TestableWriter, make_writer
+
+FEW, MANY = 10, 1_000
+MAX_REFRESH_MS = {FEW: 10.0, MANY: 60.0}
+MAX_SIGNING_MS = 5.0
+RUNS = 31
+MANIFEST_BYTES = 4_000
+
+
+class _Timed:
+    """A store that adds up how long its callers were in it."""
+
+    def __init__(self, behind: Store) -> None:
+        self._behind = behind
+        self.url = behind.url
+        self.inside_s = 0.0
+
+    def get(self, key: str, *, offset: int = 0, length: int) -> bytes:
+        started = time.perf_counter()
+        found = self._behind.get(key, offset=offset, length=length)
+        self.inside_s += time.perf_counter() - started
+        return found
+
+    def read_into(
+        self, key: str, *, offset: int, buffer: memoryview, transfer: Transfer = UNWATCHED
+    ) -> int:
+        return self._behind.read_into(key, offset=offset, buffer=buffer, transfer=transfer)
+
+    def get_versioned(self, key: str, *, limit_bytes: int) -> VersionedBytes | None:
+        started = time.perf_counter()
+        found = self._behind.get_versioned(key, limit_bytes=limit_bytes)
+        self.inside_s += time.perf_counter() - started
+        return found
+
+    def put_if_absent(self, key: str, parts: Sequence[bytes | memoryview]) -> bool:
+        started = time.perf_counter()
+        created = self._behind.put_if_absent(key, parts)
+        self.inside_s += time.perf_counter() - started
+        return created
+
+    def compare_and_swap(self, key: str, data: bytes, expected: str | None) -> bool:
+        started = time.perf_counter()
+        swapped = self._behind.compare_and_swap(key, data, expected)
+        self.inside_s += time.perf_counter() - started
+        return swapped
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return self._behind.list(prefix)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        return self._behind.stat(key)
+
+    def delete(self, key: str) -> None:
+        self._behind.delete(key)
+
+
+def _entry(number: int) -> GenerationEntry:
+    def name(seq: int) -> str:
+        return f"g{seq:012d}-{content_id(str(seq).encode())[:12]}"
+
+    return GenerationEntry(
+        generation_id=name(number),
+        manifest_id=content_id(_manifest(number)),
+        manifest_size_bytes=MANIFEST_BYTES,
+        low_seq=number,
+        high_seq=number,
+        parent_generation_id=name(number - 1) if number > 1 else None,
+    )
+
+
+def _manifest(number: int) -> bytes:
+    return f"{number:0{MANIFEST_BYTES}d}".encode()
+
+
+def _with(record: ControlRecord, count: int) -> ControlRecord:
+    entries = tuple(_entry(number) for number in range(1, count + 1))
+    return record.model_copy(
+        update={
+            "kind": "activate",
+            "published": entries,
+            "retained": tuple(entry.generation_id for entry in entries),
+            "active": entries[-1].generation_id,
+        }
+    )
+
+
+def _publish(repository: Repository, count: int, new: int) -> None:
+    """Sign a record of ``count`` generations, the last ``new`` of which are new targets."""
+    current = repository.current()
+    targets = [
+        (manifest_target(_entry(number).generation_id), _manifest(number))
+        for number in range(count - new + 1, count + 1)
+    ]
+    repository.commit(current, _with(current.signed.record, count), clock.now(), targets)
+
+
+def _refresh_ms(writer: TestableWriter, count: int) -> float:
+    _publish(writer.repository(), count, count)
+    folder = writer.home.parent / f"node-{count}"
+    node = open_node(folder, writer.settings.stores, writer.home / "root.json")
+    store = node.stores()
+    node.trust().refresh(store)
+    return 1_000 * median(seconds(lambda: node.trust().refresh(store)) for _ in range(RUNS))
+
+
+def _signing_ms(folder: Path) -> float:
+    writer = make_writer(folder)
+    timed = _Timed(MemoryStore())
+    for info in writer.store().list(""):
+        timed.put_if_absent(info.key, [writer.store().get(info.key, length=info.size_bytes)])
+    writer.front = timed
+    repository = writer.repository()
+    _publish(repository, FEW - 1, FEW - 1)
+    taken_ms = []
+    for number in range(FEW, FEW + RUNS):
+        current = repository.current()
+        record = _with(current.signed.record, number)
+        target = (manifest_target(_entry(number).generation_id), _manifest(number))
+        timed.inside_s = 0.0
+        started = time.perf_counter()
+        repository.commit(current, record, clock.now(), [target])
+        whole_s = time.perf_counter() - started
+        taken_ms.append(1_000 * (whole_s - timed.inside_s))
+    return median(taken_ms)
+
+
+def run() -> Outcome:
+    """Measure refreshes at two sizes of the record, then the signing."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        refresh_ms = {
+            count: _refresh_ms(make_writer(folder / str(count)), count) for count in (FEW, MANY)
+        }
+        signing_ms = _signing_ms(folder / "signing")
+    figures = {
+        "refresh_few_ms": round(refresh_ms[FEW], 2),
+        "refresh_many_ms": round(refresh_ms[MANY], 1),
+        "signing_ms": round(signing_ms, 2),
+    }
+    rows = [
+        [f"{refresh_ms[count]:.1f}", f"{MAX_REFRESH_MS[count]:.0f}", f"{what} ({count:,} retained)"]
+        for count, what in ((FEW, "refresh, nothing new"), (MANY, "refresh, nothing new"))
+    ]
+    rows.append([f"{signing_ms:.1f}", f"{MAX_SIGNING_MS:.0f}", "making and signing a publish"])
+    show(
+        "Trust, in one process, medians",
+        columns("ms", "at most", "what"),
+        rows,
+        [f"{RUNS} runs each; reads from a folder, signing without its store"],
+    )
+    holds = signing_ms <= MAX_SIGNING_MS and all(
+        refresh_ms[count] <= limit for count, limit in MAX_REFRESH_MS.items()
+    )
+    return Outcome("trust", figures, holds)
