@@ -25,7 +25,8 @@ from index.residence import Residence
 from manifests.errors import DiskError, WriterFenced
 from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
 from manifests.names import manifest_target, symbol_key
-from manifests.record import ControlRecord, entry_of, with_published
+from manifests.record import ControlRecord, entry_of
+from manifests.record_changes import with_published
 from store.port import ObjectInfo, Store
 from symbols.encode import Encoded
 from symbols.geometry import from_manifest
@@ -108,7 +109,8 @@ class Publisher:
         Raises:
             ArtifactHashMismatch: an artifact is damaged in the writer's home.
             GenerationUnknown: it was not built here.
-            WriterFenced: another home writes to this shard, or moved the record first.
+            WriterFenced: another home writes to this shard, or moved the record first, or symbols
+                that were sent, or had been there, are gone from the store.
             CommitRangeGap: a generation before it was not published yet.
             StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
         """
@@ -125,6 +127,7 @@ class Publisher:
         sent_before = self._sent(record)
         to_send = [a for a in manifest.artifacts if a.blake3 not in sent_before]
         sent = self._send_all(to_send, self._is_whole, progress)
+        self._refuse_if_collected(to_send)
         self._repository.commit(current, successor, now, [(manifest_target(generation_id), data)])
         self._clear_shelf(manifest.artifacts)
         return _report(manifest, sent, already_published=False)
@@ -146,6 +149,14 @@ class Publisher:
         sent = self._send_all(compared, self._is_same, progress)
         self._clear_shelf(compared)
         return sent
+
+    def send_ahead(self, artifacts: Sequence[ArtifactFile], progress: Progress) -> int:
+        """Send what the store lacks of ``artifacts``; how many bytes that was.
+
+        Nothing refers to the symbols yet, so a collection may delete them again; the publish that
+        names them looks for each, and sends what is not there. Raises what :meth:`publish` does.
+        """
+        return sum(sent.size_bytes for sent in self._send_all(artifacts, self._is_whole, progress))
 
     def _send_all(
         self, artifacts: Sequence[ArtifactFile], is_good: IsGood, progress: Progress
@@ -172,6 +183,36 @@ class Publisher:
                 pool.shutdown(cancel_futures=True)
                 raise
         return sent
+
+    def _refuse_if_collected(self, artifacts: Sequence[ArtifactFile]) -> None:
+        """Refuse to sign for symbols that somebody has deleted since they were sent, or seen.
+
+        A collection that moved the record before this publish read it may still be deleting what it
+        found unreachable, and that may be what an earlier attempt had sent. Artifacts of the newest
+        published generation are not looked at: nothing deletes those without moving the record.
+        A listing an artifact, whatever the number of its symbols.
+        """
+        with ThreadPoolExecutor(UPLOADS_AT_ONCE) as pool:
+            are_whole = pool.map(self._is_stored, artifacts)
+            gone = [a for a, is_whole in zip(artifacts, are_whole, strict=True) if not is_whole]
+        if gone:
+            raise WriterFenced(
+                f"symbols of {len(gone)} artifacts ({gone[0].name} is one) were deleted from "
+                f"{self._store.url} while they were published; nothing of this attempt is visible. "
+                "Wait until no collection is under way, then run the command again",
+                store=self._store.url,
+                artifact=gone[0].name,
+            )
+
+    def _is_stored(self, artifact: ArtifactFile) -> bool:
+        """Whether the store lists all symbols of the artifact in their full length."""
+        geometry = from_manifest(artifact.size_bytes, artifact.symbols)
+        folder, slash, _ = symbol_key(artifact.blake3, 0).rpartition("/")
+        sizes = {found.key: found.size_bytes for found in self._store.list(folder + slash)}
+        return all(
+            sizes.get(symbol_key(artifact.blake3, number)) == geometry.object_size_bytes(number)
+            for number in range(geometry.m)
+        )
 
     def _send(
         self,
@@ -221,11 +262,14 @@ class Publisher:
     def _sent(self, record: ControlRecord) -> set[str]:
         """The ids of the artifacts of the newest published generation, which are in the store.
 
-        Older ones need not be looked at: what a build reuses, it has from its parent.
+        None if that is no longer retained: then they may have been collected. Older ones need not
+        be looked at: what a build reuses, it has from its parent.
         """
+        readable = record.retained_entries()
         return {
             artifact.blake3
             for entry in record.published[-1:]
+            if entry in readable
             for artifact in self._manifest(entry.generation_id).artifacts
         }
 

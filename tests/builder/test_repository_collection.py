@@ -1,0 +1,321 @@
+"""Writers and a collection of garbage that meet: rows 46 to 49.
+
+The collection is :mod:`tests.support.collection`: it moves the record by compare-and-swap, then
+deletes what that does not need. What a writer stalled for is a hook in the store ahead of its swap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from manifests.errors import (
+    GenerationCollected,
+    ObjectMissing,
+    StoreUnavailable,
+    Unrepairable,
+    WriterFenced,
+)
+from manifests.record import ControlRecord
+from query.request import Request
+from store.port import ObjectInfo, Store
+from tests.builder.raced_store import RacedStore, Swap, overwriting
+from tests.support.collection import (
+    collect,
+    keys_of,
+    move_record,
+    orphans,
+    reached,
+    reached_by,
+)
+from tests.support.corpus import upserts
+from tests.support.faulty_store import FaultyStore
+from tests.support.homes import (
+    TestableWriter,
+    add,
+    built,
+    copy_of,
+    make_node,
+    make_writer,
+    new_node,
+    store_of,
+)
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> TestableWriter:
+    """Two generations of nothing in common released, and a third built upon the second."""
+    home = make_writer(tmp_path)
+    add(home, upserts(range(5)))
+    add(home, upserts(range(5, 10)))
+    built(home, upserts(range(10, 14)))
+    return home
+
+
+@pytest.fixture
+def collector(writer: TestableWriter) -> TestableWriter:
+    """Another home of the same shard, which collects while the first stalls."""
+    return copy_of(writer, "collector")
+
+
+def ids(writer: TestableWriter) -> list[str]:
+    return writer.residence.resident_ids()
+
+
+def record_of(writer: TestableWriter) -> ControlRecord:
+    return writer.current().signed.record
+
+
+def stalled(writer: TestableWriter, meanwhile: Callable[[], object]) -> FaultyStore:
+    """``meanwhile`` happens after the writer has put everything, just before its swap."""
+    store = FaultyStore(writer.front or store_of(writer))
+    store.before_swap = lambda: no_result(meanwhile())
+    writer.front = store
+    return store
+
+
+def no_result(_: object) -> None:
+    """Makes a statement of an expression."""
+
+
+def assert_serves(writer: TestableWriter, generation_id: str, document: int) -> None:
+    """A fresh node gets the active generation, whole, and it is this one."""
+    node = new_node(writer, f"fresh-{document}-{writer.current().signed.timestamp.version}")
+    assert node.bootstrap().activated
+    assert node.pointer().active.generation_id == generation_id
+    hits = node.query(node.reader(), Request(text=f"unique{document}", mode="lexical")).hits
+    assert hits[0].id == f"d{document}"
+
+
+class Stalling(RacedStore):
+    """A writer that has read the record stalls before it writes anything; then comes its swap."""
+
+    def __init__(self, behind: Store, meanwhile: Callable[[], object], swap: Swap) -> None:
+        super().__init__(behind, swap=swap)
+        self._meanwhile = iter([meanwhile])
+
+    def put_if_absent(self, key: str, parts: Sequence[bytes | memoryview]) -> bool:
+        for meanwhile in self._meanwhile:
+            meanwhile()
+        return super().put_if_absent(key, parts)
+
+
+@pytest.mark.parametrize("has_put_everything", [False, True])
+def test_row_47_a_rollback_stalled_past_a_collection_is_fenced(
+    writer: TestableWriter, collector: TestableWriter, has_put_everything: bool
+) -> None:
+    first, second, _ = ids(writer)
+    node = make_node(writer)
+    needed = reached_by(writer, [first]) - reached_by(writer, [second])
+    assert needed
+    store = store_of(writer)
+    if has_put_everything:
+        stalled(writer, lambda: collect(collector, [second]))
+    else:
+        writer.front = Stalling(store, lambda: collect(collector, [second]), store.compare_and_swap)
+    with pytest.raises(WriterFenced):
+        writer.rollback(first, "stalled")
+    record = record_of(collector)
+    assert (record.active, record.retained) == (second, (second,))
+    assert not needed & keys_of(store)
+    assert not node.bootstrap().activated
+    assert_serves(collector, second, 7)
+    # Run again, it says what became of the generation that it wanted.
+    with pytest.raises(GenerationCollected):
+        writer.rollback(first, "stalled")
+
+
+def test_row_47_without_the_comparison_it_would_bring_back_what_was_collected(
+    writer: TestableWriter, collector: TestableWriter
+) -> None:
+    """The same on a store that ignores the condition: nothing else keeps the stalled writer out."""
+    first, second, _ = ids(writer)
+    store = store_of(writer)
+    writer.front = Stalling(store, lambda: collect(collector, [second]), overwriting(store))
+    writer.rollback(first, "stalled")
+    record = record_of(collector)
+    assert record.active == first
+    assert first in record.retained
+    assert reached(collector) - keys_of(store)
+    with pytest.raises((ObjectMissing, Unrepairable)):
+        new_node(collector).bootstrap()
+
+
+def test_row_47_without_the_comparison_the_record_would_lose_the_metadata_it_names(
+    writer: TestableWriter, collector: TestableWriter
+) -> None:
+    first, second, _ = ids(writer)
+    writer.front = RacedStore(store_of(writer), swap=overwriting(store_of(writer)))
+    stalled(writer, lambda: collect(collector, [second]))
+    writer.rollback(first, "stalled")
+    with pytest.raises(ObjectMissing):
+        collector.current()
+
+
+def test_row_44_without_the_comparison_an_acknowledged_publish_would_be_lost(
+    writer: TestableWriter, collector: TestableWriter
+) -> None:
+    third = ids(writer)[2]
+    writer.front = RacedStore(store_of(writer), swap=overwriting(store_of(writer)))
+    stalled(writer, lambda: collector.publish(third))
+    writer.rollback(None, "stalled")
+    assert third not in [entry.generation_id for entry in record_of(collector).published]
+
+
+def test_row_48_a_collection_during_a_publish_fences_it(
+    writer: TestableWriter, collector: TestableWriter
+) -> None:
+    _, second, third = ids(writer)
+    gone: set[str] = set()
+    stalled(writer, lambda: gone.update(collect(collector, [second])))
+    with pytest.raises(WriterFenced):
+        writer.publish(third)
+    assert [key for key in gone if key.startswith("symbols/")]
+    assert third not in [entry.generation_id for entry in record_of(collector).published]
+    writer.front = None
+    (report,) = writer.publish(third)
+    assert report.uploaded_objects > 0
+    assert writer.activate(third)
+    assert_serves(writer, third, 12)
+
+
+def interrupted(writer: TestableWriter) -> set[str]:
+    """Publish until all symbols are sent, and die there; the keys that are left."""
+    store = FaultyStore(store_of(writer))
+    writer.front = store
+
+    def die() -> None:
+        store.fail_at = store.mutations
+
+    store.before_swap = die
+    with pytest.raises(StoreUnavailable):
+        writer.publish(None)
+    writer.front = None
+    return {key for key in orphans(writer) if key.startswith("symbols/")}
+
+
+class Taking(RacedStore):
+    """A collection that moved the record long ago takes one symbol as soon as it was seen."""
+
+    def __init__(self, behind: Store, taken: str) -> None:
+        super().__init__(behind)
+        self._taken = taken
+        self.listings: list[str] = []
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        found = super().stat(key)
+        if key == self._taken:
+            self.delete(key)
+        return found
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self.listings.append(prefix)
+        return super().list(prefix)
+
+
+def test_row_48_a_symbol_that_is_collected_after_it_was_seen_is_not_signed_for(
+    writer: TestableWriter, collector: TestableWriter
+) -> None:
+    """The record was moved before the publish read it, so that the comparison cannot tell."""
+    _, second, third = ids(writer)
+    left = sorted(interrupted(writer))
+    move_record(collector, [second])
+    before = record_of(collector)
+    for taken in (left[0], left[-1]):
+        writer.front = Taking(store_of(writer), taken)
+        with pytest.raises(WriterFenced, match="deleted"):
+            writer.publish(third)
+        assert record_of(collector) == before
+    writer.front = None
+    (report,) = writer.publish(third)
+    assert report.uploaded_objects == 1
+    assert writer.activate(third)
+    assert_serves(writer, third, 12)
+
+
+def test_row_48_looking_again_costs_a_listing_for_each_new_artifact(writer: TestableWriter) -> None:
+    second, third = writer.built()[1:]
+    new = {a.blake3 for a in third.artifacts} - {a.blake3 for a in second.artifacts}
+    store = Taking(store_of(writer), "nothing")
+    writer.front = store
+    writer.publish(None)
+    assert sorted(prefix.split("/")[2] for prefix in store.listings) == sorted(new)
+
+
+def test_row_48_a_generation_upon_one_that_was_collected_is_sent_whole(
+    writer: TestableWriter, collector: TestableWriter
+) -> None:
+    first, second, third = ids(writer)
+    writer.rollback(first, "the second is bad")
+    collect(collector, [first])
+    assert reached_by(writer, [second]) - keys_of(store_of(writer))
+    writer.publish(third)
+    assert writer.activate(third)
+    assert_serves(writer, third, 7)
+
+
+def test_row_49_what_a_dead_publish_leaves_can_be_told_from_the_rest_and_collected(
+    writer: TestableWriter, collector: TestableWriter
+) -> None:
+    _, second, third = ids(writer)
+    kept = reached(writer)
+    assert kept <= keys_of(store_of(writer))
+    earlier = orphans(writer)
+    before = keys_of(store_of(writer))
+    interrupted(writer)
+    left = orphans(writer) - earlier
+    assert left == keys_of(store_of(writer)) - before
+    assert {key.split("/")[0] for key in left} == {"symbols", "targets", "metadata"}
+    assert not left & kept
+    assert left <= collect(collector, record_of(writer).retained)
+    assert orphans(writer) == set()
+    assert_serves(writer, second, 7)
+    writer.publish(third)
+    assert writer.activate(third)
+    assert_serves(writer, third, 12)
+    collect(collector, [third])
+    assert_serves(writer, third, 12)
+
+
+def test_row_49_the_version_that_a_dead_publish_took_is_skipped(writer: TestableWriter) -> None:
+    taken = writer.current().signed.targets.version + 1
+    interrupted(writer)
+    assert f"metadata/{taken}.targets.json" in orphans(writer)
+    writer.publish(None)
+    signed = writer.current().signed
+    assert (signed.targets.version, signed.snapshot.version) == (taken + 1, taken + 1)
+    assert f"metadata/{taken}.targets.json" in orphans(writer)
+
+
+def test_row_45_a_commit_that_others_have_built_upon_before_it_was_known_is_not_lost(
+    writer: TestableWriter, collector: TestableWriter
+) -> None:
+    _, _, third = ids(writer)
+    store = store_of(writer)
+
+    def lost_and_overtaken(key: str, data: bytes, expected: str | None) -> bool:
+        assert store.compare_and_swap(key, data, expected)
+        assert collector.activate(third)
+        raise StoreUnavailable("the answer was lost, says the test")
+
+    writer.front = RacedStore(store, swap=lost_and_overtaken)
+    with pytest.raises(WriterFenced, match="did not say"):
+        writer.publish(third)
+    writer.front = None
+    (report,) = writer.publish(third)
+    assert report.already_published
+    assert_serves(writer, third, 12)
+
+
+def test_row_46_a_store_that_answers_nothing_but_conflicts_is_left_as_it_was(
+    writer: TestableWriter,
+) -> None:
+    """The adapter tries again a few times (tests/store/test_s3_faults.py), then gives up."""
+    before = writer.current().token
+    faulty = stalled(writer, lambda: None)
+    faulty.lose_answer = False
+    with pytest.raises(StoreUnavailable):
+        writer.publish(None)
+    assert writer.current().token == before
