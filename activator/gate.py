@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from index.embedding import Embedder, embedder_record
+from index.embedding import Embedder, embedder_like, embedder_record
 from index.snapshot import Snapshot
 from index.verification import VerifiedGeneration
+from manifests.embedder_override import is_overridden
 from manifests.errors import ActivationFailed
-from manifests.generation import GoldenQuery
+from manifests.generation import GenerationManifest, GoldenQuery
 from manifests.invariants import (
     GOLDEN_DEPTH,
     check_counts,
@@ -21,6 +22,23 @@ from manifests.invariants import (
 )
 from manifests.record import ControlRecord, GenerationEntry
 from manifests.vectors import vector_from_text
+
+
+def choose_embedder(
+    manifest: GenerationManifest, record: ControlRecord, bound: Embedder | None
+) -> Embedder:
+    """What a node is to embed queries of this generation with; the gate then compares the two.
+
+    That is what it is ``bound`` to. A node that is not bound yet, and any node where the signed
+    record has an override for this generation, takes the generation's embedder, which it makes
+    itself.
+
+    Raises:
+        EmbedderMismatch: it cannot make that one.
+    """
+    if bound is None or is_overridden(record, manifest):
+        return embedder_like(manifest.embedder)
+    return bound
 
 
 def pass_gate(

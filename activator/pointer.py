@@ -2,7 +2,8 @@
 
 One small file, replaced atomically; beside the canonical document stands its BLAKE3, so that a
 damaged pointer is recognised and never guessed at. The swap takes a ``VerifiedGeneration``: a
-generation that was not verified cannot be activated, because there is no way to write that down.
+generation that was not verified cannot be activated, because there is no way to write that down. It
+leaves the receipt itself, so there is no swap without one either.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from durable import files
+from durable.audit_log import AuditLog
 from index.verification import VerifiedGeneration
 from manifests.canonical import Frozen, parse_document, to_canonical
 from manifests.errors import (
@@ -21,6 +23,7 @@ from manifests.errors import (
     SchemaTooNew,
 )
 from manifests.identifiers import GenerationId, ShardName, content_id
+from manifests.receipts import Change, ReceiptKind
 from manifests.record import GenerationEntry, entry_of
 
 POINTER_FILE = "active.json"
@@ -38,6 +41,16 @@ class Pointer(Frozen):
     active: GenerationEntry
     previous: GenerationEntry | None = None
     held_back: GenerationId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """Why a pointer is moved, as the receipt tells; see :class:`manifests.receipts.Change`."""
+
+    kind: ReceiptKind
+    time: str
+    record_version: int | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +93,7 @@ class PointerFile:
 
 def _parse(path: Path) -> Pointer:
     with files.translated(path):
-        data = path.read_bytes()
+        data = files.read_file(path)
     body, _, checksum = data.rstrip(b"\n").rpartition(b"\n")
     try:
         if content_id(body).encode() != checksum:
@@ -94,20 +107,28 @@ def _parse(path: Path) -> Pointer:
         ) from error
 
 
+def pointer_id(pointer: Pointer) -> str:
+    """The BLAKE3 of a pointer's canonical bytes, by which receipts name it."""
+    return content_id(to_canonical(pointer))
+
+
 def swap(
     home: Path,
     verified: VerifiedGeneration,
     entry: GenerationEntry,
+    occasion: Occasion,
     *,
     held_back: str | None = None,
 ) -> ActiveGeneration:
     """Make ``verified`` the active generation: before or after, never between.
 
-    The generation that was active becomes the previous one and stays resident.
+    The generation that was active becomes the previous one and stays resident. The receipt is
+    durable before the pointer moves; one that was left by a swap that never came to that names a
+    pointer that never was.
 
     Raises:
         ManifestIdentityMismatch: ``entry`` is another generation's than the verified one.
-        DiskFull, DiskError: the pointer could not be written; the old one stands.
+        DiskFull, DiskError: the receipt or the pointer could not be written; the old one stands.
     """
     if entry != entry_of(verified.manifest, to_canonical(verified.manifest)):
         raise ManifestIdentityMismatch(
@@ -126,5 +147,22 @@ def swap(
         shard=verified.manifest.shard, active=entry, previous=previous, held_back=held_back
     )
     body = to_canonical(pointer)
+    AuditLog(home).append(change_of(before, pointer, occasion))
     files.replace_file(home / POINTER_FILE, [body, b"\n", content_id(body).encode(), b"\n"])
     return ActiveGeneration(verified, pointer)
+
+
+def change_of(before: Pointer | None, pointer: Pointer, occasion: Occasion) -> Change:
+    """What the receipt of a move of the pointer tells."""
+    return Change(
+        kind=occasion.kind,
+        document="pointer",
+        time=occasion.time,
+        generation_id=pointer.active.generation_id,
+        manifest_id=pointer.active.manifest_id,
+        high_seq=pointer.active.high_seq,
+        record_version=occasion.record_version,
+        reason=occasion.reason,
+        before=pointer_id(before) if before else None,
+        after=pointer_id(pointer),
+    )

@@ -67,21 +67,27 @@ class StateFile:
         self._path = home / STATE_FILE
         self._seen: tuple[int, int, int] | None = None
         self._state = NodeState()
+        self.fault: str | None = None
+        """Why the file could not be read the last time, if it is there."""
 
     def read(self) -> NodeState:
         """The node's state.
 
-        A file that cannot be read counts as healthy: each file of a generation is verified before
-        it is opened all the same, and the next scrub finds the damage again.
+        A file that cannot be read counts as healthy, and :attr:`fault` says so: each file of a
+        generation is verified before it is opened all the same, and the next scrub finds the damage
+        again.
         """
         try:
             found = self._path.stat()
             identity = (found.st_ino, found.st_size, found.st_mtime_ns)
             if identity != self._seen:
-                self._state = parse_document(self._path.read_bytes(), NodeState, 1)
+                self._state = parse_document(files.read_file(self._path), NodeState, 1)
                 self._seen = identity
-        except (OSError, ManifestMalformed, SchemaTooNew):
-            self._state, self._seen = NodeState(), None
+            self.fault = None
+        except FileNotFoundError:
+            self._state, self._seen, self.fault = NodeState(), None, None
+        except (OSError, ManifestMalformed, SchemaTooNew) as error:
+            self._state, self._seen, self.fault = NodeState(), None, str(error)
         return self._state
 
 

@@ -34,7 +34,7 @@ class RememberedFiles(ReadFiles):
         self._known: dict[State, str] = {}
         try:
             with files.translated(self._path):
-                data = self._path.read_bytes()
+                data = files.read_file(self._path)
             self._known = dict(msgspec.json.decode(data, type=list[tuple[State, str]]))
         except (DiskError, msgspec.DecodeError):
             pass

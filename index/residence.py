@@ -79,7 +79,7 @@ class Residence:
                 generation_id=generation_id,
             )
         with files.translated(path):
-            return path.read_bytes()
+            return files.read_file(path)
 
     def take_in(self, path: Path, artifact_id: str) -> None:
         """Keep the file at ``path``, whose content was just found to have this id.

@@ -8,17 +8,26 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from index.embedding import Embedder, embedder_record
 from index.residence import Residence
 from index.snapshot import Snapshot
 from index.verification import VerifiedGeneration
-from manifests.errors import GenerationUnknown
+from manifests.errors import EmbedderMismatch, GenerationUnknown
 from manifests.invariants import check_embedder
 from manifests.record import GenerationEntry
 from query.request import Answer, Request, settle
 
 MAX_OPEN_SNAPSHOTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A snapshot, and why its vectors cannot be searched with this node's embedder, if so."""
+
+    snapshot: Snapshot
+    mismatch: EmbedderMismatch | None
 
 
 class Reader:
@@ -36,39 +45,50 @@ class Reader:
         self._shard = shard
         self._embedder = embedder
         self._bring = bring
-        self._open: OrderedDict[str, Snapshot] = OrderedDict()
+        self._open: OrderedDict[str, _Opened] = OrderedDict()
 
     def snapshot(self, entry: GenerationEntry) -> Snapshot:
         """The opened generation of ``entry``; every byte of it was verified before opening.
 
         Raises:
             ArtifactHashMismatch, ManifestError: what is on disk is not what was signed.
-            EmbedderMismatch: its documents were embedded with something else than this node has.
             ActivationFailed: a library refuses the files.
         """
-        snapshot = self._open.get(entry.generation_id)
-        if snapshot is None:
+        return self._opened(entry).snapshot
+
+    def _opened(self, entry: GenerationEntry) -> _Opened:
+        opened = self._open.get(entry.generation_id)
+        if opened is None:
             try:
                 verified = self._residence.reopen(entry, self._shard)
             except GenerationUnknown:
                 verified = self._bring(entry)
-            check_embedder(verified.manifest, embedder_record(self._embedder))
-            snapshot = Snapshot(verified)
+            mismatch = None
+            try:
+                check_embedder(verified.manifest, embedder_record(self._embedder))
+            except EmbedderMismatch as error:
+                mismatch = error
+            opened = _Opened(Snapshot(verified), mismatch)
             while len(self._open) >= MAX_OPEN_SNAPSHOTS:
                 self._open.popitem(last=False)
-            self._open[entry.generation_id] = snapshot
+            self._open[entry.generation_id] = opened
         self._open.move_to_end(entry.generation_id)
-        return snapshot
+        return opened
 
     def answer(self, request: Request, entry: GenerationEntry) -> Answer:
         """Answer one query from one generation, start to end.
 
+        Words can be looked up in any generation; vectors only in those of this node's embedder.
+
         Raises:
             BadQuery: see :func:`query.request.settle`.
+            EmbedderMismatch: its documents were embedded with something else than this node has.
             ArtifactHashMismatch, ManifestError, ActivationFailed: see :meth:`snapshot`.
         """
-        snapshot = self.snapshot(entry)
-        return search(snapshot, self._embedder, request)
+        opened, embedder = self._opened(entry), self._embedder
+        if opened.mismatch is not None and request.mode != "lexical":
+            raise opened.mismatch
+        return search(opened.snapshot, embedder, request)
 
 
 def search(snapshot: Snapshot, embedder: Embedder, request: Request) -> Answer:

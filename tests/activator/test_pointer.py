@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from activator.pointer import POINTER_FILE, Pointer, PointerFile, swap
+from activator.pointer import POINTER_FILE, Occasion, Pointer, PointerFile, swap
 from controller.node import NodeHome
 from index.verification import VerifiedGeneration
 from manifests.canonical import to_canonical
@@ -20,6 +20,7 @@ from tests.support.crashes import killed_at
 from tests.support.homes import TestableWriter, add, built, make_node, make_writer
 
 Verified = tuple[VerifiedGeneration, GenerationEntry]
+NOW = Occasion("activate", "2024-05-06T07:08:09+00:00", record_version=1)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def test_a_home_without_a_pointer_serves_nothing(tmp_path: Path) -> None:
 
 def test_a_swap_keeps_the_generation_before(tmp_path: Path, three: list[Verified]) -> None:
     (one, first), (two, second), (_, _) = three
-    assert swap(tmp_path, one, first).pointer == Pointer(shard="main", active=first)
-    active = swap(tmp_path, two, second)
+    assert swap(tmp_path, one, first, NOW).pointer == Pointer(shard="main", active=first)
+    active = swap(tmp_path, two, second, NOW)
     assert active.pointer == Pointer(shard="main", active=second, previous=first)
     assert active.verified is two
     assert read(tmp_path) == active.pointer
@@ -76,16 +77,16 @@ def test_swapping_to_what_is_active_keeps_the_generation_before(
     tmp_path: Path, three: list[Verified]
 ) -> None:
     (one, first), (two, second), _ = three
-    swap(tmp_path, one, first)
-    swap(tmp_path, two, second)
-    assert swap(tmp_path, two, second).pointer.previous == first
+    swap(tmp_path, one, first, NOW)
+    swap(tmp_path, two, second, NOW)
+    assert swap(tmp_path, two, second, NOW).pointer.previous == first
 
 
 def test_an_open_pointer_file_sees_every_swap(tmp_path: Path, three: list[Verified]) -> None:
     pointers = PointerFile(tmp_path)
     assert pointers.read() is None
     for verified, entry in [*three, *reversed(three)]:
-        swap(tmp_path, verified, entry)
+        swap(tmp_path, verified, entry, NOW)
         seen = pointers.read()
         assert seen is not None
         assert seen.active == entry
@@ -95,7 +96,7 @@ def test_an_open_pointer_file_sees_every_swap(tmp_path: Path, three: list[Verifi
 def test_row_42_every_torn_empty_or_changed_pointer_is_corrupt(
     tmp_path: Path, three: list[Verified]
 ) -> None:
-    swap(tmp_path, *three[0])
+    swap(tmp_path, *three[0], NOW)
     path = tmp_path / POINTER_FILE
     whole = path.read_bytes()
     for damaged in damages(whole):
@@ -141,18 +142,18 @@ def test_row_38_a_swap_killed_at_any_step_leaves_the_old_or_the_new_pointer(
     for step in range(10):
         home = tmp_path / str(step)
         home.mkdir()
-        swap(home, one, first)
-        killed = killed_at(step, lambda: swap(home, two, second))  # noqa: B023
+        swap(home, one, first, NOW)
+        killed = killed_at(step, lambda: swap(home, two, second, NOW))  # noqa: B023
         pointer = read(home)
         assert pointer is not None
         assert (pointer.active, pointer.previous) in [(first, None), (second, first)]
         outcomes.append(pointer.active == second)
-        assert swap(home, two, second).pointer == Pointer(
+        assert swap(home, two, second, NOW).pointer == Pointer(
             shard="main", active=second, previous=first
         )
         if not killed:
             break
-    assert outcomes == [False, False, True, True]
+    assert outcomes == [False, False, False, False, True, True]
 
 
 def test_a_rollback_on_the_node_serves_the_previous_and_holds_the_other_back(
