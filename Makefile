@@ -5,19 +5,22 @@ VENV := .venv
 READY := $(VENV)/.ready
 HALF_MADE := $(VENV)/.half-made
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+LIST_FILES := git ls-files -z --cached --others --exclude-standard ':(exclude).secrets.baseline'
 
 # NAME counts only when given to make: some systems keep the host's name in the environment under it.
 ifneq ($(origin NAME),command line)
 NAME :=
 endif
 
+COUNT ?= 1000
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench quality lock clean
+.PHONY: help demo test check baseline races conformance bench quality lock clean
 
 help: ## show this list
 	@echo 'usage: make TARGET'
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) \
-		| while IFS='|' read -r target text; do printf '%-12s%s\n' "$$target" "$$text"; done
+		| while IFS='|' read -r target text; do printf '%-12s %s\n' "$$target" "$$text"; done
 
 demo: $(READY) ## the whole story on real text, nothing to configure
 	@$(VENV)/bin/genctl demo
@@ -25,11 +28,30 @@ demo: $(READY) ## the whole story on real text, nothing to configure
 test: $(READY) ## run the tests (ARGS='-k name' is handed to pytest)
 	$(VENV)/bin/python -m pytest $(ARGS)
 
-check: $(READY) ## lint, formatting, types, and who may import whom
+check: $(READY) ## lint, formatting, types, who may import whom, secrets, vulnerable dependencies
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
+	@$(LIST_FILES) >/dev/null
+	$(LIST_FILES) | xargs -0 $(VENV)/bin/detect-secrets-hook --no-verify --baseline .secrets.baseline
+	@$(VENV)/bin/python -m tests.support.vulnerabilities requirements.lock
+
+baseline: $(READY) ## take into .secrets.baseline what looks like a secret and is none
+	$(LIST_FILES) | xargs -0 $(VENV)/bin/detect-secrets scan --slim --no-verify >$(VENV)/secrets
+	mv $(VENV)/secrets .secrets.baseline
+
+races: $(READY) ## have writers race (COUNT=100000 on each kind of store takes about an hour)
+	$(VENV)/bin/python -m tests.builder.race_rounds $(COUNT)
+
+conformance: $(READY) ## run the public TUF conformance suite against a node's trust code (SUITE=its checkout)
+	@[ -n '$(SUITE)' ] || { echo 'usage: make conformance SUITE=DIR (a checkout of' \
+		'https://github.com/theupdateframework/tuf-conformance)' >&2; exit 2; }
+	@command -v faketime >/dev/null || { echo 'the suite needs the program faketime' >&2; exit 2; }
+	$(PYTHON) -m venv build/conformance
+	build/conformance/bin/pip install --quiet --disable-pip-version-check '$(abspath $(SUITE))'
+	cd '$(SUITE)' && '$(CURDIR)/build/conformance/bin/pytest' -p no:cacheprovider tuf_conformance \
+		--entrypoint '$(CURDIR)/$(VENV)/bin/python $(CURDIR)/tests/conformance/client.py' $(ARGS)
 
 bench: $(READY) ## run one benchmark (NAME=...) or all of them
 	$(VENV)/bin/python -m benchmarks $(NAME)

@@ -9,7 +9,22 @@ from typing import Any
 
 import click
 
-from controller.commands import demo, generations, node, query, release, scrub, writer
+from controller.commands import (
+    audit,
+    compact,
+    demo,
+    diff,
+    generations,
+    keys,
+    node,
+    override,
+    quarantine,
+    query,
+    release,
+    replay,
+    scrub,
+    writer,
+)
 from controller.terminal import report_error
 from manifests.errors import DiskError, GenctlError
 
@@ -58,8 +73,14 @@ def main() -> None:
 
 for command in (
     *writer.COMMANDS,
+    keys.keys,
     *release.COMMANDS,
     *generations.COMMANDS,
+    *override.COMMANDS,
+    *audit.COMMANDS,
+    compact.compact,
+    diff.diff,
+    replay.replay,
     scrub.stores_scrub,
     node.node,
     query.query,
@@ -67,5 +88,5 @@ for command in (
 ):
     main.add_command(command)
 
-for command in scrub.NODE_COMMANDS:
+for command in (*scrub.NODE_COMMANDS, quarantine.quarantine):
     node.node.add_command(command)

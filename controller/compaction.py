@@ -24,7 +24,6 @@ from builder.new_artifacts import NewArtifact, describe
 from builder.parts import MergePlan, plan_compaction, rows_parts, text_parts
 from builder.prepared_merges import FOLDER, PreparedMerge, PreparedMerges
 from builder.publish import Progress
-from builder.send_ahead import AheadSender
 from builder.shelf import Shelf
 from controller.writer import WriterHome
 from durable import files
@@ -109,14 +108,14 @@ def compact(
         sent_bytes = 0
         if send:
             waiting = PreparedMerges(writer.home, writer.residence).all()
-            sender = AheadSender(writer.residence, shelf, writer.store(), writer.repository())
+            publisher = writer.publisher()
             artifacts = [
                 artifact
                 for merge in waiting
                 if merge.fits(snapshot.manifest)
                 for artifact in merge.artifacts
             ]
-            sent_bytes = sender.send_ahead(artifacts, _unwatched)
+            sent_bytes = publisher.send_ahead(artifacts, _unwatched)
     return CompactReport(planned, written_bytes, sent_bytes)
 
 

@@ -11,9 +11,8 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from activator import state
-from activator.pointer import swap
 from activator.state import Damage, NodeState
-from index.verification import VerifiedGeneration
+from controller import activation
 from manifests.errors import (
     ActivationFailed,
     ArtifactHashMismatch,
@@ -88,7 +87,8 @@ def go_back(node: NodeHome) -> None:
         and entry.generation_id != pointer.held_back
         and pointer.active.high_seq < entry.high_seq <= record.active_entry().high_seq
     ):
-        swap(node.home, _proven(node, entry), entry, held_back=pointer.held_back)
+        proven = _proven(node, entry)
+        activation.serve(node, proven, "return", held_back=pointer.held_back)
     activated(node)
 
 
@@ -126,21 +126,19 @@ def _serve_older(node: NodeHome, damaged_ids: AbstractSet[str]) -> str | None:
         if entry.generation_id in damaged_ids:
             continue
         try:
-            verified = _proven(node, entry)
+            proven = _proven(node, entry)
         except _NOT_PROVEN:
             continue  # damaged too, which the scrub comes to
-        swap(node.home, verified, entry, held_back=pointer.held_back)
+        reason = f"{active.generation_id} is damaged"
+        activation.serve(node, proven, "demote", reason, held_back=pointer.held_back)
         return active.generation_id
     return None
 
 
-def _proven(node: NodeHome, entry: GenerationEntry) -> VerifiedGeneration:
+def _proven(node: NodeHome, entry: GenerationEntry) -> activation.Proven:
+    node.embedder()  # a node that is not bound to one is not bound here
     record = node.record()
-    verified = node.residence.reopen(entry, record.shard)
-    from activator.gate import pass_gate
-
-    pass_gate(verified, record, entry, node.embedder())
-    return verified
+    return node.prove(node.residence.reopen(entry, record.shard), record, entry)
 
 
 def _move(node: NodeHome, damage: tuple[Damage, ...], demoted_from: str | None) -> None:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from builder.published_roots import newer_roots
 from controller import settings, wiring
 from controller.node import NodeHome
+from controller.node_trust import ROOT_FILE, repin
 from durable import files
-from manifests.errors import BadSetting
+from manifests.errors import BadSetting, RetryError, TrustError
+from replicator.trust import has_accepted
 from store.signed import trusted_root
 
 _KNOWN = {
-    "node.json",
-    "root.json",
+    settings.NODE_FILE,
+    ROOT_FILE,
     "trust",
     "artifacts",
     "tables",
     "generations",
     "incoming",
     "active.json",
+    "audit.jsonl",
     "state.json",
-    "scrub.json",
+    "quarantine.json",
+    "scrub",
     "scrub.lock",
     "throughput.json",
     "lock",
@@ -29,11 +35,16 @@ _KNOWN = {
 
 
 def open_node(
-    home: Path, store_urls: Sequence[str], root: Path | None, peers: Sequence[str] = ()
+    home: Path,
+    store_urls: Sequence[str],
+    root: Path | None,
+    peers: Sequence[str] = (),
+    minimum_version: int | None = None,
 ) -> NodeHome:
     """Open a node, or make a new one that trusts ``root`` and follows ``store_urls``.
 
-    ``peers`` that are given replace those that the node knew, since peers come and go.
+    ``peers`` that are given replace those that the node knew, since peers come and go, and so does
+    ``minimum_version``: the least version of the record with which a new node may start.
 
     Raises:
         BadSetting: the stores or the root are missing, or not what the node was made with; or an
@@ -45,36 +56,65 @@ def open_node(
         if not (home / settings.NODE_FILE).exists():
             raise BadSetting("a new node needs --store and --root (the writer's root.json)")
         _check_same(NodeHome(home), store_urls, root)
-        if peers:
+        if peers or minimum_version is not None:
             with files.locked(home / "lock", "run bootstrap"):
-                _replace_peers(home, peers)
+                _replace(home, peers, minimum_version)
         return NodeHome(home)
     settings.refuse_foreign(home, _KNOWN)
     root_bytes = _read(root)
     trusted_root(root_bytes)
-    followed = settings.made(settings.NodeSettings, stores=_opened(store_urls), peers=tuple(peers))
+    followed = settings.made(
+        settings.NodeSettings,
+        stores=_opened(store_urls),
+        peers=tuple(peers),
+        minimum_version=minimum_version,
+    )
     files.make_folder(home)
     with files.locked(home / "lock", "run bootstrap"):
+        is_accepted = has_accepted(home / "trust")
+        is_same = _has_root(home, root_bytes)
         if (home / settings.NODE_FILE).exists():
             node = NodeHome(home)
+            is_same = is_same and node.settings.stores == followed.stores
             # What led to no accepted record may be corrected; what did is kept.
-            if node.trust().has_accepted():
+            if is_accepted:
                 _check_same(node, store_urls, root)
-                if peers:
-                    _replace_peers(home, peers)
+            if is_accepted or is_same:
+                _replace(home, peers, minimum_version)
                 return NodeHome(home)
         files.remove_temporaries(home)
-        files.replace_file(home / "root.json", [root_bytes])
+        if not is_accepted and not is_same:
+            # What was seen under a root that is being corrected says nothing under the right one.
+            files.remove_tree(home / "trust")
+        files.replace_file(home / ROOT_FILE, [root_bytes])
         settings.save(home / settings.NODE_FILE, followed)
     return NodeHome(home)
 
 
-def _replace_peers(home: Path, peers: Sequence[str]) -> None:
-    """Have the node know these peers; the caller holds its lock."""
-    before = NodeHome(home).settings
-    values = {name: getattr(before, name) for name in settings.NodeSettings.model_fields}
-    after = settings.made(settings.NodeSettings, **values | {"peers": tuple(peers)})
-    settings.save(home / settings.NODE_FILE, after)
+def repin_node(home: Path, root: Path, minimum_version: int | None = None) -> NodeHome:
+    """Give an existing node a root of trust anew; see :func:`controller.node_trust.repin`.
+
+    Raises:
+        HomeMissing: there is no node.
+        BadSetting: ``root`` cannot be read.
+    """
+    repin(NodeHome(home), _read(root), minimum_version)
+    return NodeHome(home)
+
+
+def _replace(home: Path, peers: Sequence[str], minimum_version: int | None) -> None:
+    """Have the node know what is given of these from now on; the caller holds its lock."""
+    given: dict[str, object] = {}
+    if peers:
+        given["peers"] = tuple(peers)
+    if minimum_version is not None:
+        given["minimum_version"] = minimum_version
+    if given:
+        before = NodeHome(home).settings
+        values = {name: getattr(before, name) for name in settings.NodeSettings.model_fields}
+        settings.save(
+            home / settings.NODE_FILE, settings.made(settings.NodeSettings, **values | given)
+        )
 
 
 def _check_same(node: NodeHome, store_urls: Sequence[str], root: Path | None) -> None:
@@ -85,11 +125,30 @@ def _check_same(node: NodeHome, store_urls: Sequence[str], root: Path | None) ->
             f"folder for another writer's stores. If the same ones moved, correct "
             f"{settings.NODE_FILE} there"
         )
-    if root is not None and _read(root) != node.root_bytes():
+    if root is not None and not _is_of_one_line(node, _read(root)):
         raise BadSetting(
             f"{node.home} trusts another root than {root}; a node's root of trust is not changed "
-            "by a bootstrap"
+            f"by a bootstrap, but by `genctl node repin {node.home} --root {root}`"
         )
+
+
+def _is_of_one_line(node: NodeHome, given: bytes) -> bool:
+    """Whether a root is the node's own, or the store has it before or after that in one chain."""
+    own = node.root_bytes()
+    if given == own:
+        return True
+    older, newer = sorted((own, given), key=lambda root: trusted_root(root).version)
+    for store in node.stores().stores:
+        with contextlib.suppress(RetryError, TrustError):
+            return newer in newer_roots(store, older)
+    return False
+
+
+def _has_root(home: Path, given: bytes) -> bool:
+    try:
+        return files.read_file(home / ROOT_FILE) == given
+    except OSError:
+        return False  # what cannot be read is put there anew
 
 
 def _opened(store_urls: Sequence[str]) -> tuple[str, ...]:

@@ -10,8 +10,10 @@
     NODE/generations/    resident generations
     NODE/incoming/       files in flight
     NODE/active.json     the pointer
+    NODE/audit.jsonl     receipts of what was served
     NODE/state.json      damage that could not be mended
-    NODE/scrub.json      how far the scrub of the disk has come
+    NODE/quarantine.json what was refused and is remembered
+    NODE/scrub/          how far the scrub of the disk has come
     NODE/throughput.json how fast the last transfer was
     NODE/lock            held while a command changes the node
     NODE/scrub.lock      held while a scrub reads the disk
@@ -19,31 +21,34 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from activator.pointer import Pointer, PointerFile, swap
+from activator.pointer import Pointer, PointerFile
 from activator.state import NodeState, StateFile
-from controller import clock, degraded, settings, wiring
+from controller import activation, clock, degraded, node_reads, settings, wiring
+from controller.node_trust import ROOT_FILE, trust_of
 from controller.throughput import Stopwatch, record_throughput
 from durable import files
+from durable.audit_log import AuditLog
 from index.residence import Residence
 from index.verification import VerifiedGeneration
 from manifests.errors import (
+    EmbedderMismatch,
     HomeMissing,
     NothingPublished,
     PointerCorrupt,
 )
-from manifests.generation import EmbedderRecord
+from manifests.generation import GenerationManifest, parse_manifest
+from manifests.receipts import Change, Document, ReceiptKind
 from manifests.record import ControlRecord, GenerationEntry
-from query.resolve import resolve
-from replicator.bring import Brought, bring
-from replicator.fetch import Progress
+from replicator.bring import Brought, OnPlan, bring, unwatched
 from replicator.health import Health
-from replicator.plan import FetchPlan
+from replicator.quarantine import Quarantine
 from replicator.trust import Trust
 from store.spread import SpreadStore
 
@@ -51,16 +56,6 @@ if TYPE_CHECKING:
     from index.embedding import Embedder
     from query.reader import Reader
     from query.request import Answer, Request
-
-MIN_COMMIT_SEQ_DEADLINE_MS = 5_000
-FETCH_WAIT_MS = 60_000
-"""How long a query of the past waits for a bootstrap that is under way, before it fetches."""
-OnPlan = Callable[[FetchPlan], Progress]
-
-
-def unwatched(_: FetchPlan) -> Progress:
-    """For callers that do not watch a fetch."""
-    return lambda _: None
 
 
 def _load_libraries() -> None:
@@ -95,8 +90,12 @@ class NodeHome:
             "a node's home; `genctl node bootstrap` makes one",
         )
         self.residence = Residence(home)
+        self.quarantine = Quarantine(home)
+        self.audit = AuditLog(home)
         self.healths: dict[str, Health] = {}
         """What is known of the health of peers, by URL."""
+        self._otherwise_embedded: dict[str, Reader] = {}
+        """Readers of generations that are not embedded as this node was bound at first."""
         self._pointer_file = PointerFile(home)
         self._state_file = StateFile(home)
 
@@ -106,7 +105,7 @@ class NodeHome:
 
     def trust(self) -> Trust:
         """The node's trust state."""
-        return Trust(self.home / "trust", self.root_bytes())
+        return trust_of(self)
 
     def root_bytes(self) -> bytes:
         """The root of trust that the node was given.
@@ -114,9 +113,9 @@ class NodeHome:
         Raises:
             HomeMissing: it cannot be read.
         """
-        path = self.home / "root.json"
+        path = self.home / ROOT_FILE
         try:
-            return path.read_bytes()
+            return files.read_file(path)
         except OSError as error:
             raise HomeMissing(
                 f"{path} cannot be read ({error.strerror}); put the writer's root.json there"
@@ -129,6 +128,7 @@ class NodeHome:
             TrustError: the record cannot be believed.
             NothingPublished: nothing was activated yet.
             Unrepairable, ArtifactHashMismatch, ManifestError: the store lost too much, or lies.
+            QuarantineCorrupt: what was refused before is not known.
             EmbedderMismatch, CommitRangeGap, ActivationFailed: it did not pass the gate.
             StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
 
@@ -142,33 +142,33 @@ class NodeHome:
             entry = record.active_entry()
             supply = wiring.supply(self.settings, store, self.healths)
             watch = Stopwatch(time.monotonic)
-            brought = bring(
-                entry,
-                trusted,
-                self.residence,
-                supply,
-                self.home / "incoming",
-                lambda plan: watch.started(on_plan(plan)),
-                _load_libraries,
-            )
+            with self.quarantine.noting(clock.now()):
+                brought = bring(
+                    entry,
+                    trusted,
+                    self.residence,
+                    supply,
+                    self.home / "incoming",
+                    lambda plan: watch.started(on_plan(plan)),
+                    _load_libraries,
+                )
             record_throughput(self.home, brought.tally.fetched_bytes, watch.passed_s())
             degraded.found_intact(self, {a.blake3 for a in brought.verified.manifest.artifacts})
             pointer = self._pointer_if_sound()
             if pointer is not None and pointer.held_back == entry.generation_id:
                 return BootstrapReport(pointer, brought, activated=False, held_back=True)
-            writer = brought.verified.manifest.embedder
-            embedder = self._embedder_for(writer)
-            from activator.gate import pass_gate
-
-            pass_gate(brought.verified, record, entry, embedder)
-            self._bind(embedder)
+            proven = self.prove(brought.verified, record, entry)
             held_back = pointer.held_back if pointer else None
             if pointer is not None and pointer.active == entry and held_back is None:
+                activation.bind(self, proven)
+                activation.account_for(self, pointer)
                 degraded.activated(self)
                 return BootstrapReport(pointer, brought, activated=False, held_back=False)
-            active = swap(self.home, brought.verified, entry)
+            goes_back = pointer is not None and entry.high_seq < pointer.active.high_seq
+            kind: ReceiptKind = "rollback" if goes_back else "activate"
+            pointer = activation.serve(self, proven, kind, record.reason)
             degraded.activated(self)
-            return BootstrapReport(active.pointer, brought, activated=True, held_back=False)
+            return BootstrapReport(pointer, brought, activated=True, held_back=False)
 
     def rollback(self) -> Pointer:
         """Swap to the newest older generation that is here, and hold the present one back.
@@ -179,6 +179,7 @@ class NodeHome:
         Raises:
             NothingPublished: no retained, older generation is here.
             ArtifactHashMismatch, ActivationFailed: the one before is damaged.
+            EmbedderMismatch: it has another embedder, and the record has no override for it.
         """
         with files.locked(self.home / "lock", "roll back"):
             pointer = self.pointer()
@@ -191,12 +192,9 @@ class NodeHome:
                     f"no retained generation older than {pointer.active.generation_id} is here"
                 )
             target = older[-1]
-            verified = self.residence.reopen(target, pointer.shard)
-            from activator.gate import pass_gate
-
-            pass_gate(verified, record, target, self.embedder())
+            proven = self.prove(self.residence.reopen(target, pointer.shard), record, target)
             held_back = self.state().demoted_from or pointer.active.generation_id
-            pointer = swap(self.home, verified, target, held_back=held_back).pointer
+            pointer = activation.serve(self, proven, "hold_back", held_back=held_back)
             degraded.activated(self)
             return pointer
 
@@ -227,29 +225,6 @@ class NodeHome:
             )
         return pointer
 
-    def status(self) -> dict[str, object]:
-        """What the node serves and holds, as ``genctl node status --json`` prints it."""
-        pointer = self._pointer_file.read()
-        record = self.record() if pointer else None
-        state = self.state()
-        return {
-            "state": state.state,
-            "demoted_from": state.demoted_from,
-            "damage": [
-                f"{each.artifact} ({each.artifact_id[:12]}…): {each.error}: {each.message}"
-                for each in state.damage
-            ],
-            "stores": list(self.settings.stores),
-            "shard": pointer.shard if pointer else None,
-            "active": pointer.active.generation_id if pointer else None,
-            "commit_seq": pointer.active.high_seq if pointer else None,
-            "previous": pointer.previous.generation_id if pointer and pointer.previous else None,
-            "held_back": pointer.held_back if pointer else None,
-            "resident": self.residence.resident_ids(),
-            "record_active": record.active if record else None,
-            "retained": [e.generation_id for e in record.retained_entries()] if record else [],
-        }
-
     def record(self) -> ControlRecord:
         """The record of the last refresh."""
         return self.trust().last_record()
@@ -273,9 +248,13 @@ class NodeHome:
         Raises:
             NothingPublished, PointerCorrupt: see :meth:`pointer`.
         """
+        return self._reader_with(self.embedder)
+
+    def _reader_with(self, embedder: Callable[[], Embedder]) -> Reader:
         from query.reader import Reader
 
-        return Reader(self.residence, self.pointer().shard, self.embedder(), self._fetch_old)
+        fetch_old = functools.partial(node_reads.fetch_old, self)
+        return Reader(self.residence, self.pointer().shard, embedder(), fetch_old)
 
     def query(
         self,
@@ -284,83 +263,74 @@ class NodeHome:
         *,
         as_of_commit_seq: int | None = None,
         min_commit_seq: int | None = None,
-        deadline_ms: int = MIN_COMMIT_SEQ_DEADLINE_MS,
+        deadline_ms: int = node_reads.MIN_COMMIT_SEQ_DEADLINE_MS,
     ) -> Answer:
-        """Choose the generation and answer from it; see :meth:`choose`."""
-        entry = self.choose(as_of_commit_seq, min_commit_seq, deadline_ms)
-        return reader.answer(request, entry)
+        """Choose the generation and answer from it; see :func:`controller.node_reads.choose`.
 
-    def choose(
-        self,
-        as_of_commit_seq: int | None = None,
-        min_commit_seq: int | None = None,
-        deadline_ms: int = MIN_COMMIT_SEQ_DEADLINE_MS,
-    ) -> GenerationEntry:
-        """The generation that a read with these wishes is answered from.
-
-        Raises:
-            BadQuery, GenerationCollected, NotYetActivated: see :mod:`query.resolve`.
-            StoreUnavailable, TrustError …: the past asked for is later than what is known here, and
-                the store cannot be asked.
-            ArtifactHashMismatch: that generation has damage here that could not be mended.
+        A text is embedded with what that generation was, be it another embedder than ``reader``
+        has, where the node is bound to it by now or the record has an override.
         """
-        keep_waiting = clock.poller(deadline_ms)
-        entry = resolve(
-            lambda: self.pointer().active,
-            lambda: self._record_up_to(as_of_commit_seq or 0, keep_waiting),
-            as_of_commit_seq=as_of_commit_seq,
-            min_commit_seq=min_commit_seq,
-            keep_waiting=keep_waiting,
+        entry = node_reads.choose(self, as_of_commit_seq, min_commit_seq, deadline_ms)
+        reader = self._otherwise_embedded.get(entry.generation_id, reader)
+        try:
+            return reader.answer(request, entry)
+        except EmbedderMismatch:
+            reader = self._reader_with(lambda: self._embedder_of(entry))
+            answer = reader.answer(request, entry)
+            self._otherwise_embedded[entry.generation_id] = reader
+            return answer
+
+    def prove(
+        self, verified: VerifiedGeneration, record: ControlRecord, entry: GenerationEntry
+    ) -> activation.Proven:
+        """Have a generation pass the gate of this node; see :func:`controller.activation.prove`."""
+        return activation.prove(
+            verified, record, entry, lambda: self._embedder_for(verified.manifest, record)
         )
-        degraded.refuse_damaged(self.state(), entry.generation_id)
-        return entry
 
-    def _record_up_to(self, commit_seq: int, keep_waiting: Callable[[], bool]) -> ControlRecord:
-        """The last record; a newer one, if this one may not know all generations up to then.
+    def _embedder_of(self, entry: GenerationEntry) -> Embedder:
+        data = self.residence.manifest_bytes(entry.generation_id)
+        return self._embedder_for(parse_manifest(data), self.record())
+
+    def _embedder_for(self, manifest: GenerationManifest, record: ControlRecord) -> Embedder:
+        """What this node may embed queries of a generation with, by what it is bound to now."""
+        from activator.gate import choose_embedder
+
+        saved = settings.load(
+            self.home / settings.NODE_FILE, settings.NodeSettings, "a node's home"
+        )
+        self.settings = self.settings.model_copy(update={"embedder": saved.embedder})
+        return choose_embedder(manifest, record, self.embedder() if saved.embedder else None)
+
+    def leave_receipt(
+        self,
+        kind: ReceiptKind,
+        document: Document,
+        *,
+        reason: str | None = None,
+        before: str | None = None,
+        after: str | None = None,
+    ) -> None:
+        """Leave the receipt of a change that is about to be made to anything but the pointer.
+
+        Call it with the node's lock held, just before the change. ``before`` and ``after`` are the
+        BLAKE3 of the bytes of ``root.json``; of a quarantine there are none.
 
         Raises:
-            StoreUnavailable, TrustError …: the newer one cannot be had, so which generation that
-                commit fell into is not known here.
+            DiskFull, DiskError: it could not be written; do not make the change.
         """
-        record = self.record()
-        if not record.published or record.published[-1].high_seq >= commit_seq:
-            return record
-        with files.locked(self.home / "lock", "query", keep_waiting=keep_waiting):
-            return self.trust().refresh(self.stores()).record
-
-    def _fetch_old(self, entry: GenerationEntry) -> VerifiedGeneration:
-        """Bring a retained generation that is not here, without activating it."""
-        keep_waiting = clock.poller(FETCH_WAIT_MS)
-        with files.locked(self.home / "lock", "query", keep_waiting=keep_waiting):
-            store = self.stores()
-            trusted = self.trust().refresh(store)
-            current = trusted.record.entry(entry.generation_id)
-            supply = wiring.supply(self.settings, store, self.healths)
-            incoming = self.home / "incoming"
-            return bring(
-                current,
-                trusted,
-                self.residence,
-                supply,
-                incoming,
-                unwatched,
-                keep_others=True,
-            ).verified
-
-    def _embedder_for(self, writer: EmbedderRecord) -> Embedder:
-        """The node's embedder; a node without one takes the writer's."""
-        if self.settings.embedder is None:
-            from index.embedding import make_embedder
-
-            return make_embedder(writer.name, writer.dimensions)
-        return self.embedder()
-
-    def _bind(self, embedder: Embedder) -> None:
-        """Keep to this embedder from now on: its generation has passed the gate."""
-        if self.settings.embedder is None:
-            bound = settings.NodeEmbedder(name=embedder.name, dimensions=embedder.dimensions)
-            self.settings = self.settings.model_copy(update={"embedder": bound})
-            settings.save(self.home / settings.NODE_FILE, self.settings)
+        occasion = activation.occasion_now(self, kind, reason)
+        self.audit.append(
+            Change(
+                kind=kind,
+                document=document,
+                time=occasion.time,
+                record_version=occasion.record_version,
+                reason=reason,
+                before=before,
+                after=after,
+            )
+        )
 
     def _pointer_if_sound(self) -> Pointer | None:
         try:

@@ -18,7 +18,6 @@ from commits.local_log import LocalCommitLog
 from controller import wiring
 from controller.executors import workforce
 from controller.new_node import open_node
-from controller.node import unwatched
 from controller.writer import ROOT_FILE, WriterHome
 from durable import files
 from index.contents import Contents
@@ -28,7 +27,7 @@ from index.verification import VerifiedGeneration
 from manifests.errors import BadSetting, GenerationCollected
 from manifests.generation import GenerationManifest, Quantization, VectorArtifact
 from manifests.invariants import check_counts, check_embedder, check_lineage
-from replicator.bring import bring
+from replicator.bring import bring, unwatched
 
 NODE_FOLDER = "shipped"
 REBUILT_FOLDER = "rebuilt"

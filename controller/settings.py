@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -10,8 +11,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from builder.merge_plan import MergePolicy
+from builder.signers import SignerReference
 from durable import files
-from manifests.canonical import Frozen
+from manifests.canonical import MAX_INTEGER, Frozen
 from manifests.errors import BadSetting, HomeMissing, HomeOccupied
 from manifests.generation import Quantization
 from manifests.identifiers import ShardName
@@ -37,6 +40,18 @@ def _is_peer(url: str) -> str:
     return url
 
 
+def _is_executor(name: str) -> str:
+    scheduler = re.fullmatch(
+        r"dask:(tcp|tls)://(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", name, re.ASCII
+    )
+    if scheduler is None and name not in {"threads", "processes"}:
+        raise ValueError(
+            "a build runs on threads, processes or dask:tcp://host:port (tls:// where the "
+            "scheduler wants it)"
+        )
+    return name
+
+
 Stores = Annotated[tuple[str, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct)]
 """URLs as :func:`store.locate.open_store` gives them. The order matters: the first is the one
 whose record counts, and which symbol is kept where goes by the place in this list."""
@@ -46,8 +61,46 @@ Peers = Annotated[tuple[PeerUrl, ...], Field(max_length=1024), AfterValidator(_d
 BytesPerSecond = Annotated[int, Field(ge=1 << 10, le=1 << 40)]
 
 
+Signers = Annotated[tuple[SignerReference, ...], Field(min_length=1, max_length=64)]
+
+
+class WriterSigners(Frozen):
+    """Where the private keys of a home's roles are; the root of trust says which of them sign."""
+
+    root: Signers = (SignerReference(uri="file:keys/root.pem"),)
+    targets: Signers = (SignerReference(uri="file:keys/targets.pem"),)
+    online: Signers = (SignerReference(uri="file:keys/online.pem"),)
+
+
+class MergeSettings(Frozen):
+    """When parts of a generation are merged, and how much at a time.
+
+    Attributes:
+        shards: how many vector shards a generation has at most, and how many text segments.
+        size_ratio: a run of merged parts ends before one that is more than so many times as large.
+        dead_documents_percent: a part with a larger share of dead documents is written again.
+        compact_max_bytes: what one ``genctl compact`` reads at most.
+        build_max_bytes: what the merges within one build read at most, except where that would
+            leave more than ``shards``.
+    """
+
+    shards: int = Field(default=12, ge=4, le=12)
+    size_ratio: int = Field(default=2, ge=1, le=100)
+    dead_documents_percent: int = Field(default=50, ge=1, le=99)
+    compact_max_bytes: int = Field(default=1 << 30, ge=1, le=1 << 40)
+    build_max_bytes: int = Field(default=64 << 20, ge=1, le=1 << 40)
+
+    def policy(self) -> MergePolicy:
+        """The same, as the builder takes it."""
+        return MergePolicy(**dict(self))
+
+
 class WriterSettings(Frozen):
-    """``HOME/settings.json``: what a writer's home was made with."""
+    """``HOME/settings.json``: what a writer's home was made with.
+
+    ``build_executor`` is what embeds and builds vector shards (:mod:`controller.executors`), and
+    ``build_task_deadline_s`` how long one of its tasks may take. Neither changes what is built.
+    """
 
     schema_version: Literal[1] = 1
     shard: ShardName
@@ -57,6 +110,10 @@ class WriterSettings(Frozen):
     quantization: Quantization = "bf16"
     writer_epoch: int = Field(default=1, ge=1)
     timestamp_lifetime_hours: int = Field(default=7 * 24, ge=1, le=366 * 24)
+    signers: WriterSigners = WriterSigners()
+    build_executor: Annotated[str, AfterValidator(_is_executor)] = "threads"
+    build_task_deadline_s: int = Field(default=3600, ge=1, le=7 * 24 * 3600)
+    merges: MergeSettings = MergeSettings()
 
 
 class NodeEmbedder(Frozen):
@@ -89,13 +146,17 @@ class NodeLimits(Frozen):
 
 
 class NodeSettings(Frozen):
-    """``NODE/node.json``: where a node gets generations from, and how it embeds queries."""
+    """``NODE/node.json``: where a node gets generations from, and how it embeds queries.
+
+    ``minimum_version`` is the least version of the record with which a new node may start.
+    """
 
     schema_version: Literal[1] = 1
     stores: Stores
     peers: Peers = ()
     embedder: NodeEmbedder | None = None
     limits: NodeLimits = NodeLimits()
+    minimum_version: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
 
 
 def load(path: Path, model: type[S], what: str) -> S:
@@ -106,7 +167,7 @@ def load(path: Path, model: type[S], what: str) -> S:
         BadSetting: it cannot be read; names the field.
     """
     try:
-        return model.model_validate_json(path.read_bytes())
+        return model.model_validate_json(files.read_file(path))
     except (FileNotFoundError, NotADirectoryError) as error:
         other = {WRITER_FILE: "node's", NODE_FILE: "writer's"}[path.name]
         if path.with_name(NODE_FILE if path.name == WRITER_FILE else WRITER_FILE).exists():

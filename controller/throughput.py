@@ -62,6 +62,6 @@ def record_throughput(home: Path, moved_bytes: int, took_s: float) -> None:
 def last_throughput(home: Path) -> Throughput | None:
     """What the last transfer showed; ``None`` if there was none or the file cannot be read."""
     try:
-        return parse_document((home / THROUGHPUT_FILE).read_bytes(), Throughput, 1)
+        return parse_document(files.read_file(home / THROUGHPUT_FILE), Throughput, 1)
     except (OSError, ManifestMalformed, SchemaTooNew):
         return None

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from controller import clock
 from controller.settings import NodeSettings
@@ -36,20 +37,24 @@ def open_stores(urls: Sequence[str], *, create: bool = False) -> SpreadStore:
 
 def _refuse_same(urls: Sequence[str]) -> None:
     """Refuse one place under two URLs: losing it would be losing two stores."""
-    known: dict[tuple[str | None, ...], str] = {}
+    known: dict[tuple[object, ...], str] = {}
     for url in urls:
-        place: tuple[str | None, ...]
-        if url.startswith("s3://"):
-            address = parse_address(url)
-            place = (address.endpoint, address.bucket, address.prefix)
-        else:
-            place = (os.path.realpath(url),)
+        place = parse_address(url).place if url.startswith("s3://") else _place_of_folder(url)
         if place in known:
             raise BadSetting(
                 f"the stores {known[place]} and {url} are one and the same; name each once",
                 store=url,
             )
         known[place] = url
+
+
+def _place_of_folder(path: str) -> tuple[object, ...]:
+    """What tells a folder from others: itself if it is there, or else the name it would have."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return (os.path.realpath(path),)
+    return (found.st_dev, found.st_ino)
 
 
 def node_stores(settings: NodeSettings) -> SpreadStore:

@@ -3,61 +3,89 @@
 ::
 
     HOME/settings.json   what the home was made with
-    HOME/root.json       the root of trust that nodes are given
+    HOME/root.json       the root of trust that nodes are given: the newest
+    HOME/root_before.json  the one by whose keys the record may still be signed; seldom there
+    HOME/root_draft.json   the next root, which waits for signatures; seldom there
     HOME/keys/           private keys, 0600
+    HOME/audit.jsonl     receipts of what was signed
+    HOME/signed_last.json  the record that was signed last, to know an older one by
     HOME/log/            the commit log
     HOME/artifacts/      every artifact once, by content
     HOME/generations/    built generations
     HOME/symbols/        repair symbols that wait to be published
     HOME/draft/          a build under way; thrown away when it is run again
+    HOME/merges/         merges that wait for the next build to put them in place
+    HOME/intact.json     which artifacts were found intact, so that a build need not read them again
     HOME/lock            held while a command changes the home
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from builder.build import BuildReport, BuildSettings, build_generation
-from builder.changes import plan_build
-from builder.keys import load_keys
+from securesystemslib.signer import Signer
+from tuf.api.metadata import Root, Timestamp
+
+from builder.keys import RoleName
 from builder.publish import Progress, Publisher, PublishReport, pending
-from builder.repository import CurrentState, Repository
+from builder.published_roots import newer_roots, publish_root
+from builder.repository import CurrentState
 from builder.shelf import Shelf
+from builder.signers import KeyRing
 from commits.documents import DocumentRules
 from commits.ingest import IngestReport, ingest
 from commits.local_log import LocalCommitLog
-from controller import clock, settings, wiring
+from controller import clock, passphrases, settings, wiring
+from controller.building import BuiltGeneration, build_next
+from controller.signed_last import SignedLast, SignedLastFile, signed_timestamp
+from controller.writer_receipts import ReceiptedRepository, record_id
 from durable import files
+from durable.audit_log import AuditLog
 from index.embedding import Embedder, make_embedder
 from index.residence import Residence
 from index.snapshot import Snapshot
-from index.verification import verify_generation
+from index.verification import ReadFiles, verify_generation
+from manifests.embedder_override import with_embedder_override
 from manifests.errors import (
     BadSetting,
-    CommitRangeGap,
+    ForeignRecord,
     GenerationUnknown,
     HomeMissing,
-    NothingToBuild,
+    ObjectMissing,
+    RecordPutBack,
+    RetryError,
+    TrustError,
+    WriterFenced,
 )
 from manifests.generation import GenerationManifest, parse_manifest
-from manifests.record import ControlRecord, rollback_target, with_active, with_rollback
-from store.spread import MIRRORED_PREFIXES, RECORD_KEY, SpreadStore
+from manifests.identifiers import content_id
+from manifests.names import manifest_target, metadata_key
+from manifests.receipts import Change
+from manifests.record import ControlRecord, accept_manifest
+from manifests.record_changes import rollback_target, with_active, with_rollback
+from store.signed import LIMITS_BYTES, refuse_other_shard, shard_of, trusted_root
+from store.spread import MAX_MIRRORED_SIZE_BYTES, MIRRORED_PREFIXES, RECORD_KEY, SpreadStore
+
+ROOT_FILE = "root.json"
+ROOT_BEFORE_FILE = "root_before.json"
+
+
+def _told(known: SignedLast | None, offered: Timestamp) -> str:
+    """How the store's record stands to the one that was signed last, in words."""
+    try:
+        if known is not None:
+            known.refuse_other(offered)
+    except (RecordPutBack, ForeignRecord) as error:
+        return f"{error.name}: {error.message}"
+    return "ok"
 
 
 def no_progress(_: int) -> None:
     """For callers that do not watch."""
-
-
-@dataclass(frozen=True, slots=True)
-class BuiltGeneration:
-    """The result of ``build``: a report, or the generation that was there already."""
-
-    manifest: GenerationManifest
-    report: BuildReport | None
 
 
 class WriterHome:
@@ -71,14 +99,20 @@ class WriterHome:
             BadSetting: its settings cannot be read.
         """
         self.home = home
-        self.settings = settings.load(
-            home / settings.WRITER_FILE,
+        self.settings = self._saved_settings()
+        self.residence = Residence(home)
+        self.audit = AuditLog(home)
+        self.signed_last = SignedLastFile(home)
+        self.key_ring = KeyRing(home.absolute(), os.environ, passphrases.ask)
+        self._stores: SpreadStore | None = None
+        self._shelf = Shelf(home / "symbols", self.residence, store_count=len(self.settings.stores))
+
+    def _saved_settings(self) -> settings.WriterSettings:
+        return settings.load(
+            self.home / settings.WRITER_FILE,
             settings.WriterSettings,
             "a writer's home; `genctl init` makes one",
         )
-        self.residence = Residence(home)
-        self._stores: SpreadStore | None = None
-        self._shelf = Shelf(home / "symbols", self.residence, store_count=len(self.settings.stores))
 
     @contextlib.contextmanager
     def exclusively(self, purpose: str) -> Iterator[None]:
@@ -88,6 +122,9 @@ class WriterHome:
             HomeLocked: another command holds it.
         """
         with files.locked(self.home / "lock", purpose):
+            # Another command may have saved other signers since this process read them.
+            signers = self._saved_settings().signers
+            self.settings = self.settings.model_copy(update={"signers": signers})
             self.residence.prepare()
             for folder in (self.home, self.home / "keys"):
                 files.remove_temporaries(folder)
@@ -103,25 +140,211 @@ class WriterHome:
         """The embedder of this home."""
         return make_embedder(self.settings.embedder, self.settings.dimensions)
 
-    def repository(self) -> Repository:
-        """The signed repository in the store.
+    def root_bytes(self) -> bytes:
+        """The newest root of trust that this home knows.
 
         Raises:
-            HomeMissing: ``init`` was interrupted.
+            HomeMissing: ``init`` was interrupted, or waits for signatures.
         """
-        root = self.home / "root.json"
+        root = self.home / ROOT_FILE
         try:
-            data = root.read_bytes()
+            return files.read_file(root)
         except OSError as error:
             raise HomeMissing(
-                f"{root} cannot be read ({error.strerror}); run `genctl init` again"
+                f"{root} cannot be read ({error.strerror}); run `genctl init` again, or "
+                "`genctl keys publish` where the root of trust waits for signatures"
             ) from error
-        return Repository(
+
+    def repository(self) -> ReceiptedRepository:
+        """The signed repository in the store. Keys are opened when something is signed.
+
+        Whatever it signs leaves a receipt.
+
+        Raises:
+            HomeMissing: see :meth:`root_bytes`.
+        """
+        root = self.root_bytes()
+        before = self.home / ROOT_BEFORE_FILE
+        with files.translated(before):
+            root_before = files.read_file(before) if before.exists() else None
+        return ReceiptedRepository(
+            self.audit,
+            self.signed_last,
             self.store(),
-            data,
-            load_keys(self.home / "keys"),
+            root,
+            self.keys,
             timedelta(hours=self.settings.timestamp_lifetime_hours),
+            root_before=root_before,
         )
+
+    def keys(self, role: RoleName) -> Sequence[Signer]:
+        """What signs as ``role`` under the newest root; keys of other roles are not opened.
+
+        Raises:
+            BadSetting, SignerUnavailable: see :meth:`KeyRing.sign_as`.
+        """
+        references = getattr(self.settings.signers, role)
+        return self.key_ring.sign_as(trusted_root(self.root_bytes()), role, references)
+
+    def follow_root(self) -> None:
+        """Take up the newest root that the store has. The lock is held; no key is needed.
+
+        Copies of the record are brought up first, unless the first store's is an old one.
+
+        Raises:
+            RecordPutBack, ForeignRecord: see :meth:`refuse_put_back`.
+            BadRootRotation: the store has the root of another shard.
+            UnsignedRecord: the store has a root that the one before it did not sign.
+            StoreUnavailable: run the command again.
+        """
+        self.refuse_put_back()
+        self.store().mend(RECORD_KEY)
+        root_before = self.home / ROOT_BEFORE_FILE
+        if root_before.exists() and self._is_signed_anew():
+            files.remove_file(root_before)  # the next root has another before it
+        for root in newer_roots(self.store(), self.root_bytes()):
+            if shard_of(trusted_root(root)) is not None:
+                refuse_other_shard(self.settings.shard, trusted_root(root))
+            # A kill may have come between two stores, or the first has it damaged.
+            self.store().mend(metadata_key(f"{trusted_root(root).version}.root.json"))
+            publish_root(self.store(), root)
+            self.adopt_root(root)
+
+    def refuse_put_back(self) -> None:
+        """Refuse a first store that does not show what this home signed last, or what came after.
+
+        What nobody signed is damage, which is found where it is read.
+
+        Raises:
+            RecordPutBack, ForeignRecord: see :meth:`SignedLast.refuse_other`.
+            SignedLastCorrupt: the home does not know what it signed last.
+        """
+        known = self.signed_last.read()
+        if known is None:
+            return
+        with contextlib.suppress(RetryError):  # told by whoever needs the store
+            found = self.store().get_versioned(RECORD_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
+            if found is not None and found.data != known.timestamp:
+                timestamp = signed_timestamp(found.data, self.known_roots())
+                if timestamp is not None:
+                    known.refuse_other(timestamp)
+
+    def known_roots(self) -> list[Root]:
+        """The newest root of this home, and what the store has of those before it, newest first.
+
+        Of those before it nothing is certain but that they are signed by their own keys.
+        """
+        newest = trusted_root(self.root_bytes())
+        found = [newest]
+        for version in range(newest.version - 1, 0, -1):
+            with contextlib.suppress(TrustError, ObjectMissing):
+                key = metadata_key(f"{version}.root.json")
+                data = self.store().get(key, length=LIMITS_BYTES[Root.type])
+                found.append(trusted_root(data))
+        return found
+
+    def ready_to_sign(self) -> ReceiptedRepository:
+        """The repository, once what a killed command left undone is done. The lock is held.
+
+        The newest root is followed; and if what is signed is so by keys that it no longer names,
+        the record and the manifests that were built here are signed anew.
+
+        Raises:
+            ForeignRecord: the record to be signed anew is not the one that this home signed last.
+            ManifestError: a manifest here is damaged.
+            BadSetting: a key is missing.
+            StoreUnavailable, SignerUnavailable: run the command again.
+        """
+        self.follow_root()
+        repository = self.repository()
+        if repository.root_before is not None:
+            current = repository.current()
+            if current.is_superseded:
+                record = current.signed.record
+                self._refuse_others(record)
+                last, known = self.audit.last_of("record"), self.signed_last.read()
+                last_version = max(
+                    (last.record_version if last else None) or 0, known.version if known else 0
+                )
+                repository.sign_anew(current, self._manifests(record), last_version, clock.now())
+            files.remove_file(self.home / ROOT_BEFORE_FILE)
+            repository = self.repository()
+        self._note_signed(repository)
+        return repository
+
+    def _note_signed(self, repository: ReceiptedRepository) -> None:
+        """Note what this home signed before a kill, so that a command may say that it is done."""
+        known = self.signed_last.read()
+        found = self.store().get_versioned(RECORD_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
+        if found is None or (known is not None and found.data == known.timestamp):
+            return
+        current = repository.current()
+        is_newer = known is None or current.signed.timestamp.version > known.version
+        if current.token == found.version and is_newer and self._is_own(current.signed.record):
+            repository.note(found.data)
+
+    def _is_signed_anew(self) -> bool:
+        try:
+            return not self.current().is_superseded
+        except TrustError:
+            return False  # by keys of a root that is not followed yet
+
+    def _manifests(self, record: ControlRecord) -> list[tuple[str, bytes]]:
+        """The manifests of what can be read, as this home has them: target paths and bytes."""
+        found = []
+        for entry in record.published:
+            if entry.generation_id in record.retained:
+                data = self.residence.manifest_bytes(entry.generation_id)
+                accept_manifest(data, entry, record.shard)
+                found.append((manifest_target(entry.generation_id), data))
+        return found
+
+    def _refuse_others(self, record: ControlRecord) -> None:
+        """Refuse to sign again what somebody else may have signed, with stolen keys.
+
+        Raises:
+            ForeignRecord: it is not what this home signed last.
+        """
+        last = self.audit.last_of("record")
+        if not self._is_own(record):
+            raise ForeignRecord(
+                "the record in the store is not the one that this home signed last: it is not "
+                "signed again. Another home with the same keys wrote it, or somebody who has them",
+                found=record_id(record),
+                signed_last=last.after if last else None,
+            )
+
+    def _is_own(self, record: ControlRecord) -> bool:
+        """Whether a record is the one that was signed last here.
+
+        Or, where a kill came before that was noted, what the last receipt says, which comes before
+        its change.
+        """
+        last, known = self.audit.last_of("record"), self.signed_last.read()
+        own: set[str | None] = set() if known is None else {record_id(known.record)}
+        if last is not None and (known is None or (last.record_version or 0) > known.version):
+            own |= {last.before, last.after}
+        try:
+            self.publisher().check_own(record)
+        except WriterFenced:
+            return False
+        return not own or record_id(record) in own
+
+    def adopt_root(self, root: bytes) -> None:
+        """Make ``root`` this home's, and remember by which one the record may still be signed."""
+        before = self.root_bytes()
+        files.create_file(self.home / ROOT_BEFORE_FILE, [before])
+        self.audit.append(
+            Change(
+                kind="new_root",
+                document="root",
+                time=clock.now().isoformat(),
+                reason=f"version {trusted_root(root).version} of the root of trust",
+                before=content_id(before),
+                after=content_id(root),
+            )
+        )
+        files.replace_file(self.home / ROOT_FILE, [root])
 
     def log(self) -> LocalCommitLog:
         """The commit log. Who appends holds the lock."""
@@ -174,51 +397,20 @@ class WriterHome:
             CommitRangeGap: the log is not the one that the latest generation was built from.
             LogCorrupt: the log is damaged.
             ArtifactHashMismatch: the generation to build upon is damaged.
+            BuildWorkersLost, EmbedderMismatch: see :class:`builder.scale_out.Workforce`.
             DiskFull, DiskError: the disk refuses.
         """
         with self.exclusively("build"), self.log() as log:
-            return self._build(log)
+            return build_next(self, log, self._shelf.encode)
 
-    def _build(self, log: LocalCommitLog) -> BuiltGeneration:
-        resident = self.residence.resident_ids()
-        parent = self.manifest(resident[-1]) if resident else None
-        if log.head.commit_seq == 0:
-            raise NothingToBuild("the commit log is empty; run `genctl ingest` first")
-        if parent is not None and parent.commits.high_seq >= log.head.commit_seq:
-            if parent.commits.head_commit_id != log.head.commit_id:
-                raise CommitRangeGap(
-                    f"the log ends at commit {log.head.commit_seq} ({log.head.commit_id[:12]}…), "
-                    f"but {parent.generation_id} was built up to commit "
-                    f"{parent.commits.high_seq} ({parent.commits.head_commit_id[:12]}…): the log "
-                    "was lost, cut or replaced",
-                    generation_id=parent.generation_id,
-                    log_commit_seq=log.head.commit_seq,
-                )
-            return BuiltGeneration(parent, None)
-        low_seq = parent.commits.high_seq + 1 if parent else 1
-        plan = plan_build(
-            log.read(low_seq, log.head.commit_seq),
-            low_seq,
-            parent.commits.head_commit_id if parent else None,
-        )
-        report = build_generation(
-            plan,
-            self._open(parent) if parent else None,
-            self.residence,
-            self.home / "draft",
-            BuildSettings(
-                shard=self.settings.shard,
-                quantization=self.settings.quantization,
-                embedder=self.embedder(),
-                encode=self._shelf.encode,
-            ),
-            clock.now().isoformat(),
-        )
-        return BuiltGeneration(report.manifest, report)
+    def opened(self, manifest: GenerationManifest, seen: ReadFiles) -> Snapshot:
+        """A generation that was built here, opened; what was ``seen`` is not read again.
 
-    def _open(self, manifest: GenerationManifest) -> Snapshot:
+        Raises:
+            ArtifactHashMismatch: it is damaged.
+        """
         folder = self.residence.folder(manifest.generation_id)
-        return Snapshot(verify_generation(manifest, folder))
+        return Snapshot(verify_generation(manifest, folder, seen))
 
     def publisher(self) -> Publisher:
         """What uploads and signs for this home."""
@@ -251,9 +443,9 @@ class WriterHome:
                     "lists them, `genctl build` makes one",
                     generation_id=chosen,
                 )
-            self.store().mend(RECORD_KEY)
+            repository = self.ready_to_sign()
             publisher = self.publisher()
-            current = self.repository().current()
+            current = repository.current()
             publisher.check_own(current.signed.record)
             due = pending(current, resident, chosen)
             if not due and restore:
@@ -310,24 +502,53 @@ class WriterHome:
         """
         if not reason.strip():
             raise BadSetting("a rollback needs a reason; it is part of the signed record")
-        record = self.current().signed.record
-        if generation_id is None and (record.kind, record.reason) == ("rollback", reason):
-            return record.active_entry().generation_id
-        target = generation_id or rollback_target(record)
-        self._move("roll back", target, lambda record: with_rollback(record, target, reason))
-        return target
+        with self.exclusively("roll back"):
+            repository = self.ready_to_sign()
+            current = repository.current()
+            record = current.signed.record
+            if generation_id is None and (record.kind, record.reason) == ("rollback", reason):
+                return record.active_entry().generation_id
+            target = generation_id or rollback_target(record)
+            after = with_rollback(record, target, reason)
+            if record.active != target:
+                repository.commit(current, after, clock.now())
+            return target
+
+    def override_embedder(self, generation_id: str, reason: str) -> ControlRecord:
+        """Sign that nodes bound to another embedder may activate a generation; the record then.
+
+        The same again signs nothing.
+
+        Raises:
+            BadSetting: no reason was given.
+            GenerationUnknown: it was not built here.
+            GenerationNotPublished, GenerationCollected: the record does not list it any more.
+            WriterFenced, StoreUnavailable: the store was not moved.
+        """
+        if not reason.strip():
+            raise BadSetting("an override needs a reason; it is part of the signed record")
+        with self.exclusively("override the embedder"):
+            manifest = self.manifest(generation_id)
+            repository = self.ready_to_sign()
+            current = repository.current()
+            before = current.signed.record
+            record = with_embedder_override(before, manifest, self.built(), reason)
+            if record != before:
+                repository.commit(current, record, clock.now())
+            return record
 
     def refresh(self) -> CurrentState:
         """Sign the record as it is once more, so that it expires later.
 
         Raises:
+            ForeignRecord: it is not the record that this home signed last.
             WriterFenced, StoreUnavailable: the store was not moved.
         """
         with self.exclusively("refresh"):
-            self.store().mend(RECORD_KEY)
-            repository = self.repository()
+            repository = self.ready_to_sign()
             current = repository.current()
-            repository.commit(current, current.signed.record, clock.now())
+            self._refuse_others(current.signed.record)
+            repository.refresh(current, clock.now())
             return repository.current()
 
     def current(self) -> CurrentState:
@@ -339,6 +560,7 @@ class WriterHome:
         with self.log() as log:
             head = log.head
         resident = self.residence.resident_ids()
+        known = self.signed_last.read()  # before the store, which may be ahead of it
         signed = self.current().signed
         return {
             "shard": self.settings.shard,
@@ -353,6 +575,9 @@ class WriterHome:
             "record_kind": signed.record.kind,
             "record_version": signed.timestamp.version,
             "record_expires": signed.timestamp.expires.isoformat(),
+            "expired": signed.timestamp.expires <= clock.now(),
+            "signed_here": known.version if known else None,
+            "record_state": _told(known, signed.timestamp),
         }
 
     def _move(
@@ -362,8 +587,7 @@ class WriterHome:
         successor: Callable[[ControlRecord], ControlRecord],
     ) -> bool:
         with self.exclusively(purpose):
-            self.store().mend(RECORD_KEY)
-            repository = self.repository()
+            repository = self.ready_to_sign()
             current = repository.current()
             record = successor(current.signed.record)
             if current.signed.record.active == generation_id:

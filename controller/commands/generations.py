@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from controller.commands.options import home_argument, json_option, open_writer
-from controller.terminal import emit_json, facts, plural, say, size, table
+from controller.terminal import emit_json, facts, plural, printable, say, size, table
 
 if TYPE_CHECKING:
+    from controller.writer import WriterHome
     from manifests.generation import GenerationManifest
 
 
@@ -79,8 +80,11 @@ def show(home: Path, generation: str, as_json: bool) -> None:
     writer = open_writer(home)
     manifest = writer.manifest(generation)
     stores = _stores_survived(manifest, writer.settings.stores)
+    override = _override_of(writer, generation)
     if as_json:
-        emit_json(manifest.model_dump(mode="json") | {"stores": stores})
+        emit_json(
+            manifest.model_dump(mode="json") | {"stores": stores, "embedder_override": override}
+        )
         return
     commits, counts = manifest.commits, manifest.counts
     store_count, survived = len(stores["urls"]), stores["artifacts"]
@@ -94,6 +98,7 @@ def show(home: Path, generation: str, as_json: bool) -> None:
             ("documents", f"{counts.documents:,} live of {counts.rows:,} rows"),
             ("embedder", f"{manifest.embedder.name}, {manifest.embedder.dimensions} dimensions"),
             ("revision", manifest.embedder.revision),
+            *([("override", printable(override["reason"]))] if override else []),
             ("text", manifest.lexical.library),
             ("size", f"{size(manifest.size_bytes)} in {len(manifest.artifacts)} artifacts"),
             ("stores", "\n".join(stores["urls"])),
@@ -123,6 +128,17 @@ def show(home: Path, generation: str, as_json: bool) -> None:
             for artifact in manifest.artifacts
         ],
     )
+
+
+def _override_of(writer: WriterHome, generation_id: str) -> dict[str, Any] | None:
+    """The signed leave for nodes with another embedder; none is shown if the store is silent."""
+    from manifests.errors import GenctlError
+
+    try:
+        override = writer.current().signed.record.override_of(generation_id)
+    except GenctlError:
+        return None
+    return override.model_dump(mode="json") if override else None
 
 
 def _stores_survived(manifest: GenerationManifest, urls: Sequence[str]) -> dict[str, Any]:

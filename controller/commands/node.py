@@ -55,12 +55,20 @@ def new_node_options(command: Callable[..., None]) -> Callable[..., None]:
 @node.command()
 @node_argument
 @new_node_options
+@click.option(
+    "--minimum-version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="A new node believes no record older than this; `genctl status` at the writer has it as "
+    "`record version`.",
+)
 @json_option
 def bootstrap(
     home: Path,
     stores: tuple[str, ...],
     root: Path | None,
     peers: tuple[str, ...],
+    minimum_version: int | None,
     as_json: bool,
 ) -> None:
     """Bring a node to the active generation.
@@ -70,7 +78,7 @@ def bootstrap(
     from controller.new_node import open_node
     from controller.telemetry import exporting_metrics
 
-    opened = open_node(home, stores, root, peers)
+    opened = open_node(home, stores, root, peers, minimum_version)
     with exporting_metrics(), progress("Fetching") as start:
 
         def on_plan(plan: FetchPlan) -> Callable[[int], None]:
@@ -144,9 +152,10 @@ def _tell(report: BootstrapReport) -> None:
 def status(home: Path, as_json: bool) -> None:
     """Show what a node serves and what it holds."""
     from controller.node import NodeHome
+    from controller.node_status import status_of
 
     opened = NodeHome(home)
-    state = opened.status() | {"peers": list(opened.settings.peers)}
+    state = status_of(opened) | {"peers": list(opened.settings.peers)}
     if as_json:
         emit_json(state)
         return
@@ -177,6 +186,42 @@ def rollback(home: Path, as_json: bool) -> None:
     say(
         f"Now serving {pointer.active.generation_id}.\n"
         f"  {pointer.held_back} is held back here until the record names another"
+    )
+
+
+@node.command()
+@node_argument
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="root.json",
+    help="The writer's root of trust, brought here by a way you trust.",
+)
+@click.option(
+    "--minimum-version",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Believe no record older than this; `genctl status` at the writer has it as `record "
+    "version`. Without it, the number that the node was given before holds.",
+)
+@json_option
+def repin(home: Path, root: Path, minimum_version: int | None, as_json: bool) -> None:
+    """Give a node its root of trust anew.
+
+    For a damaged trust state, or after keys were lost. The store's record is verified under this
+    root before anything is replaced; generations stay, and what is served stays.
+    """
+    from controller.new_node import repin_node
+
+    opened = repin_node(home, root, minimum_version)
+    version = opened.trust().known_version()
+    if as_json:
+        emit_json({"record_version": version})
+        return
+    say(
+        f"{home} trusts {root} from now on; its marks start at record version {version}.\n"
+        f"  Run `genctl node bootstrap {home}` to go on"
     )
 
 

@@ -64,6 +64,7 @@ def query(
     import msgspec
 
     from controller.node import NodeHome
+    from controller.node_reads import choose
     from manifests.errors import BadQuery
     from query.request import Request, read_queries
 
@@ -71,7 +72,8 @@ def query(
     reader = node.reader()
 
     if identity is not None:
-        snapshot = reader.snapshot(node.choose(as_of_commit_seq, min_commit_seq, deadline_ms))
+        entry = choose(node, as_of_commit_seq, min_commit_seq, deadline_ms)
+        snapshot = reader.snapshot(entry)
         document = snapshot.document(identity)
         if document is None:
             raise BadQuery(

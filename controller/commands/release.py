@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,11 @@ from controller.commands.options import home_argument, json_option, open_writer
 from controller.terminal import emit_json, plural, progress, say, size
 
 if TYPE_CHECKING:
-    from controller.writer import BuiltGeneration, WriterHome
+    from controller.building import BuiltGeneration
+    from controller.writer import WriterHome
+
+LONGEST_HINT = 100
+"""A command with more characters than this is looked up, not read off a screen."""
 
 
 @click.command()
@@ -39,6 +44,7 @@ def _costs(built: BuiltGeneration) -> dict[str, Any]:
         "built": report is not None,
         "new_bytes": report.new_bytes if report else 0,
         "reused_bytes": report.reused_bytes if report else built.manifest.size_bytes,
+        "merged_bytes": report.merged_bytes if report else 0,
     }
 
 
@@ -117,7 +123,7 @@ def release(home: Path, as_json: bool) -> None:
 
     With nothing new since a rollback, the rollback stands.
     """
-    from manifests.record import rolled_back_from
+    from manifests.record_changes import is_rolled_back
 
     writer = open_writer(home)
     built = _build(writer)
@@ -128,7 +134,7 @@ def release(home: Path, as_json: bool) -> None:
         _tell_published(reports)
     generation_id = built.manifest.generation_id
     record = writer.current().signed.record
-    undone = rolled_back_from(record, generation_id)
+    undone = is_rolled_back(record, generation_id)
     activated = not undone and writer.activate(generation_id)
     if as_json:
         emit_json(
@@ -147,6 +153,15 @@ def release(home: Path, as_json: bool) -> None:
         )
     else:
         say(f"{generation_id} is {'now' if activated else 'already'} the active generation.")
+        _tell_next(writer)
+
+
+def _tell_next(writer: WriterHome) -> None:
+    """How a node gets it: for people only, where the command fits a line."""
+    stores = " ".join(f"--store {store}" for store in writer.settings.stores)
+    command = f"genctl node bootstrap NODE {stores} --root {writer.home / 'root.json'}"
+    if sys.stdout.isatty() and len(command) <= LONGEST_HINT:
+        say(f"  next: `{command}`")
 
 
 @click.command()

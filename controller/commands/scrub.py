@@ -18,7 +18,7 @@ from manifests.errors import Unrepairable
 if TYPE_CHECKING:
     from controller.node import NodeHome
     from controller.node_plan import NodePlan
-    from controller.node_scrub import ScrubReport
+    from controller.scrub_pass import ScrubReport
     from controller.writer_scrub import StoresReport
 
 
@@ -179,6 +179,7 @@ def repair(home: Path, as_json: bool) -> None:
 
 def _run(home: Path, as_json: bool, act: Callable[[NodeHome], ScrubReport]) -> None:
     from controller.node import NodeHome
+    from controller.node_status import status_of
     from controller.telemetry import exporting_metrics
 
     node = NodeHome(home)
@@ -189,7 +190,7 @@ def _run(home: Path, as_json: bool, act: Callable[[NodeHome], ScrubReport]) -> N
         described = found.model_dump() | {
             "resumed": report.resumed,
             "state": node.state().state,
-            "generation_id": node.status()["active"],
+            "generation_id": status_of(node)["active"],
         }
         emit_json(described | {"unmended": [error.message for error in report.failures]})
     else:
@@ -208,25 +209,37 @@ def _run(home: Path, as_json: bool, act: Callable[[NodeHome], ScrubReport]) -> N
 
 @click.command("scrub")
 @home_argument
+@click.option(
+    "--put-back",
+    is_flag=True,
+    help="Replace the record in the stores by the one that HOME signed last, even if theirs is "
+    "newer: for one that was signed with stolen keys.",
+)
 @json_option
-def stores_scrub(home: Path, as_json: bool) -> None:
+def stores_scrub(home: Path, put_back: bool, as_json: bool) -> None:
     """Check all that the stores should hold, and send again what is lost or damaged.
 
+    A record that is older than the one HOME signed last, damaged or lost is put back from HOME.
     Every symbol of every retained generation is read. Damaged artifacts in HOME are mended first,
-    from what the stores have; where that fails, everything else is checked all the same.
+    from what the stores have; where that fails, or something else stands in a symbol's place,
+    everything else is checked all the same.
     """
     from controller.telemetry import exporting_metrics
     from controller.writer_scrub import scrub
 
     with exporting_metrics(), progress("Checking") as start:
-        report = scrub(open_writer(home), start)
+        report = scrub(open_writer(home), start, even_newer=put_back)
     if as_json:
         emit_json(
             {
                 "generation_ids": report.generation_ids,
+                "record_put_back": report.put_back,
                 "mended_artifacts": report.mended_artifacts,
-                "stores": [asdict(each) for each in report.stores],
-                "unmended": [error.message for error in report.failures],
+                "stores": [
+                    asdict(each) | {"obstructions": [error.message for error in each.obstructions]}
+                    for each in report.stores
+                ],
+                "unmended": [error.message for error in report.unmended],
             }
         )
     else:
@@ -259,17 +272,25 @@ def _tell_stores(report: StoresReport) -> None:
             for number, each in enumerate(report.stores, 1)
         ],
     )
+    if report.put_back:
+        say("The record that this home signed last was put back.")
     if report.mended_artifacts:
         say(f"{plural(report.mended_artifacts, 'damaged artifact')} mended in the writer's home.")
     if not report.failures:
         say("The stores hold all of every retained generation.")
         return
-    say(
-        f"{plural(len(report.failures), 'artifact')} damaged in the writer's home could not be "
-        "mended;\nall else is whole in the stores now."
-    )
-    for error in report.failures:
+    if report.unmended:
+        say(
+            f"{plural(len(report.unmended), 'artifact')} damaged in the writer's home could not be "
+            "mended:"
+        )
+    for error in report.unmended:
         say(f"  {error.message}")
+    if report.obstructions:
+        say(f"{plural(len(report.obstructions), 'symbol')} could not be sent:")
+    for error in report.obstructions:
+        say(f"  {error.message}")
+    say("All else is whole in the stores now.")
 
 
 NODE_COMMANDS = (plan, node_scrub, repair)

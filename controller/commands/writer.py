@@ -1,4 +1,4 @@
-"""The writer's own commands: init, ingest, status, keys."""
+"""The writer's own commands: init, ingest, status."""
 
 from __future__ import annotations
 
@@ -37,6 +37,21 @@ from controller.terminal import emit_json, facts, plural, progress, say
     show_default=True,
     help="How vectors are kept.",
 )
+@click.option(
+    "--root-key",
+    "root_keys",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE.pub",
+    help="A root key that somebody holds elsewhere (`genctl keys init` made it); several times "
+    "for several. Without any, one is made in HOME/keys.",
+)
+@click.option(
+    "--root-threshold",
+    type=click.IntRange(1, 64),
+    help="How many of the root keys must sign.  [default: more than half]",
+)
+@click.option("--encrypt", is_flag=True, help="Ask for a passphrase to encrypt the keys with.")
 @json_option
 def init(
     home: Path,
@@ -45,13 +60,18 @@ def init(
     dimensions: int,
     shard: str,
     quantization: Any,
+    root_keys: tuple[Path, ...],
+    root_threshold: int | None,
+    encrypt: bool,
     as_json: bool,
 ) -> None:
     """Make a writer's home.
 
-    Keys, commit log, and an empty signed record in the store.
+    Keys, commit log, and an empty signed record in the store. With --root-key, the root of trust
+    waits for its holders' signatures first: `genctl keys sign`, then `genctl keys publish`.
     """
-    from controller.new_home import init_home
+    from controller.new_home import RootHolders, init_home, waiting
+    from controller.root_drafts import told_lacking
     from controller.settings import WriterSettings, made
     from controller.wiring import open_stores
 
@@ -63,10 +83,31 @@ def init(
         dimensions=dimensions,
         quantization=quantization,
     )
-    was_made = init_home(home, settings)
+    if root_threshold is not None and not root_keys:
+        raise click.UsageError("--root-threshold goes with --root-key")
+    was_made = init_home(
+        home,
+        settings,
+        RootHolders(root_keys, root_threshold) if root_keys else None,
+        encrypt=encrypt,
+    )
+    report = waiting(open_writer(home))
     root = home / "root.json"
     if as_json:
-        emit_json({"home": str(home), "root": str(root), "made": was_made} | settings.model_dump())
+        document = {"home": str(home), "root": str(root), "made": was_made}
+        draft = {} if report is None else {"draft": str(report.draft)}
+        emit_json(document | draft | settings.model_dump())
+        return
+    if report is not None:
+        facts(
+            f"The writer's home {home} waits for signatures of its root of trust.",
+            [
+                ("draft", str(report.draft)),
+                ("lacks", told_lacking(report.lacking)),
+                ("next", "genctl keys sign DRAFT --key FILE      (where the keys are)"),
+                ("then", f"genctl keys publish {home} DRAFT"),
+            ],
+        )
         return
     facts(
         f"{'Made' if was_made else 'There is already'} the writer's home {home} of shard {shard}.",
@@ -153,6 +194,7 @@ def ingest(
     )
     if report.skipped_commits:
         say(f"{plural(report.skipped_commits, 'commit')} had been ingested before.")
+    say(f"  next: `genctl release {home}`")
 
 
 @click.command()
@@ -168,6 +210,8 @@ def status(home: Path, as_json: bool) -> None:
     if as_json:
         emit_json(state)
         return
+    if state.pop("expired"):
+        state["record_expires"] = f"{state['record_expires']} (expired)"
     facts(
         f"Writer's home {home}",
         [(key.replace("_", " "), _told(value)) for key, value in state.items()],
@@ -180,22 +224,4 @@ def _told(value: object) -> str:
     return "none yet" if value is None else str(value)
 
 
-@click.group()
-def keys() -> None:
-    """Work that takes the writer's keys."""
-
-
-@keys.command()
-@home_argument
-@json_option
-def refresh(home: Path, as_json: bool) -> None:
-    """Sign the record again before it expires; nodes activate nothing from an expired one."""
-    signed = open_writer(home).refresh().signed
-    expires = signed.timestamp.expires.isoformat()
-    if as_json:
-        emit_json({"record_version": signed.timestamp.version, "record_expires": expires})
-        return
-    say(f"Signed version {signed.timestamp.version}; it expires {expires}.")
-
-
-COMMANDS = (init, ingest, status, keys)
+COMMANDS = (init, ingest, status)

@@ -134,8 +134,9 @@ def test_row_8_a_query_is_not_embedded_with_something_else(
     other = HashingEmbedder(writer.settings.dimensions)
     other.revision = "0" * 64
     monkeypatch.setattr(NodeHome, "embedder", lambda _: other)
+    assert node.query(node.reader(), WORD).hits, "words need no embedder"
     with pytest.raises(EmbedderMismatch):
-        node.query(node.reader(), WORD)
+        node.query(node.reader(), Request(text="word"))
 
 
 def test_a_generation_that_is_refused_does_not_bind_the_node(

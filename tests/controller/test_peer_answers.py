@@ -24,17 +24,6 @@ from tests.support.serving import (
 )
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
-def url(home: Home) -> Iterator[str]:
-    with serving(home.application()) as url:
-        yield url
-
-
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home that no test changes."""

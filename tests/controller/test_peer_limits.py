@@ -7,8 +7,6 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -30,17 +28,6 @@ from tests.support.serving import (
     stalled,
     status_of,
 )
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
-
-
-@pytest.fixture
-def url(home: Home) -> Iterator[str]:
-    with serving(home.application()) as url:
-        yield url
 
 
 class Recording(TokenBucket):

@@ -12,7 +12,7 @@ from controller.new_home import init_home
 from manifests.errors import CommitRangeGap, ObjectMissing
 from manifests.generation import VectorArtifact
 from manifests.names import manifest_target, symbol_key, target_key
-from manifests.record import rolled_back_from
+from manifests.record_changes import is_rolled_back
 from tests.support.homes import TestableWriter, add, built, commit, flip, make_node, make_writer
 
 FOX = {"id": "fox", "text": "a fox"}
@@ -35,11 +35,11 @@ def test_a_rollback_for_the_same_reason_is_the_same_rollback(writer: TestableWri
 def test_a_rollback_is_known_until_something_newer_is_published(writer: TestableWriter) -> None:
     add(writer, [FOX])
     second = add(writer, [OWL])
-    assert not rolled_back_from(writer.current().signed.record, second.generation_id)
+    assert not is_rolled_back(writer.current().signed.record, second.generation_id)
     writer.rollback(None, "no owls")
-    assert rolled_back_from(writer.current().signed.record, second.generation_id)
+    assert is_rolled_back(writer.current().signed.record, second.generation_id)
     add(writer, [{"id": "bee", "text": "a bee"}])
-    assert not rolled_back_from(writer.current().signed.record, second.generation_id)
+    assert not is_rolled_back(writer.current().signed.record, second.generation_id)
 
 
 def test_publishing_again_mends_what_the_store_lost_or_damaged(writer: TestableWriter) -> None:

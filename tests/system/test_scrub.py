@@ -1,27 +1,25 @@
-"""Rot on a node's disk and in the stores: found, mended, or named and not served."""
+"""Rot on a node's disk: found, mended, or named and not served."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from activator.state import StateFile, move
-from controller import node_scrub
+from controller import scrub_pass
 from controller.node import NodeHome
-from controller.node_scrub import ScrubProgress, background, last_progress, repair, scrub
+from controller.node_scrub import background, repair, scrub
+from controller.node_status import status_of
+from controller.scrub_progress import ScrubProgress, last_progress
 from controller.writer import WriterHome
-from controller.writer_scrub import scrub as scrub_stores
 from durable import files
 from manifests.errors import (
     ArtifactHashMismatch,
@@ -31,10 +29,10 @@ from manifests.errors import (
 )
 from manifests.generation import ArtifactFile
 from query.request import Request
-from replicator.repair_events import EVENTS
 from tests.support.corpus import upserts
 from tests.support.homes import add, copy_with_store, flip, make_node, make_writer
 from tests.support.process import Console, Genctl
+from tests.support.watching import Events, asking, hearing
 from tests.system.world import copy
 
 DIMENSIONS = 256
@@ -69,30 +67,10 @@ def node(made: WriterHome, writer: WriterHome, tmp_path: Path) -> NodeHome:
     return NodeHome(home)
 
 
-class Events(logging.Handler):
-    """The events that were told, by name, with their facts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[tuple[str, dict[str, Any]]] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.told.append((record.getMessage(), record.__dict__["facts"]))
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.told]
-
-
 @pytest.fixture
 def events() -> Iterator[Events]:
-    handler = Events()
-    level = EVENTS.level
-    EVENTS.addHandler(handler)
-    EVENTS.setLevel(logging.INFO)
-    yield handler
-    EVENTS.removeHandler(handler)
-    EVENTS.setLevel(level)
+    with hearing() as told:
+        yield told
 
 
 def artifacts_of(writer: WriterHome, place: int = 1) -> list[ArtifactFile]:
@@ -126,33 +104,6 @@ def ask(node: NodeHome, text: str = "unique7", **more: int) -> str:
     return answer.hits[0].id
 
 
-@contextmanager
-def asking(node: NodeHome) -> Iterator[list[str]]:
-    """Queries one after the other by one reader, as long as the block runs; what they gave."""
-    answers: list[str] = []
-    ending = threading.Event()
-    begun = threading.Event()
-    reader = node.reader()
-
-    def loop() -> None:
-        while not ending.is_set():
-            try:
-                answer = node.query(reader, Request(text="unique7", mode="lexical"))
-                answers.append(answer.hits[0].id)
-            except Exception as error:  # noqa: BLE001 - told to the test
-                answers.append(repr(error))
-            begun.set()
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    assert begun.wait(DEADLINE_S)
-    try:
-        yield answers
-    finally:
-        ending.set()
-        thread.join(DEADLINE_S)
-
-
 def until(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + DEADLINE_S
     pause = threading.Event()
@@ -170,7 +121,7 @@ def test_a_whole_node_is_read_once_and_nothing_is_fetched(
     assert report.found.read_bytes == sum(held.values())
     assert (report.found.damaged_artifacts, report.found.fetched_bytes) == (0, 0)
     assert report.failures == ()
-    progress = last_progress(node)
+    progress = last_progress(node.home)
     assert progress.position is None
     assert progress.ended_at is not None
     assert progress.last == report.found
@@ -231,7 +182,7 @@ def test_row_33_what_cannot_be_mended_demotes_the_node_and_a_later_repair_takes_
         until(lambda: node.pointer().active.generation_id == older)
         assert set(answers) == {"d7"}
     assert ask(NodeHome(node.home)) == "d7"
-    status = node.status()
+    status = status_of(node)
     assert (status["state"], status["demoted_from"]) == ("read-degraded", newest)
     assert artifact.name in str(status["damage"])
     assert "Unrepairable" in str(status["damage"])
@@ -340,23 +291,23 @@ def test_an_operator_who_rolls_a_demoted_node_back_is_not_undone_by_a_repair(
 def test_a_scrub_that_was_stopped_goes_on_where_it_was(
     node: NodeHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_scrub, "SAVED_EVERY_BYTES", 1)
+    monkeypatch.setattr(scrub_pass, "SAVED_EVERY_BYTES", 1)
     whole = scrub(node, ending=NEVER).found
     ending = threading.Event()
     really = files.replace_file
 
     def stopping(path: Path, parts: Any, **more: int) -> None:
         really(path, parts, **more)
-        if last_progress(node).found.read_bytes > whole.read_bytes // 2:
+        if last_progress(node.home).found.read_bytes > whole.read_bytes // 2:
             ending.set()
 
     with monkeypatch.context() as patched:
         patched.setattr(files, "replace_file", stopping)
-        with pytest.raises(node_scrub.Stopped):
+        with pytest.raises(scrub_pass.Stopped):
             scrub(node, ending=ending)
-    position = last_progress(node).position
+    position = last_progress(node.home).position
     assert position is not None
-    read_bytes = last_progress(node).found.read_bytes
+    read_bytes = last_progress(node.home).found.read_bytes
     assert whole.read_bytes // 2 < read_bytes < whole.read_bytes
     report = scrub(node, ending=NEVER)
     assert report.resumed
@@ -368,15 +319,16 @@ def test_from_start_forgets_where_a_pass_was(node: NodeHome) -> None:
     whole = scrub(node, ending=NEVER).found
     ending = threading.Event()
     ending.set()
-    with pytest.raises(node_scrub.Stopped):
+    with pytest.raises(scrub_pass.Stopped):
         scrub(node, ending=ending)
     report = scrub(node, ending=NEVER, from_start=True)
     assert (report.resumed, report.found) == (False, whole)
 
 
 def test_a_damaged_resume_point_begins_anew(node: NodeHome) -> None:
-    (node.home / "scrub.json").write_bytes(b"\0")
-    assert last_progress(node) == ScrubProgress()
+    scrub(node, ending=NEVER)
+    (node.home / "scrub/progress.json").write_bytes(b"\0")
+    assert last_progress(node.home) == ScrubProgress()
     assert scrub(node, ending=NEVER).found.artifacts > 0
 
 
@@ -395,7 +347,7 @@ def test_the_background_scrub_mends_and_ends_when_told(node: NodeHome, writer: W
     ending = threading.Event()
     thread = threading.Thread(target=background(node), args=[ending])
     thread.start()
-    until(lambda: last_progress(node).ended_at is not None)
+    until(lambda: last_progress(node.home).ended_at is not None)
     ending.set()
     thread.join(DEADLINE_S)
     assert not thread.is_alive()
@@ -415,7 +367,7 @@ def test_the_background_scrub_ends_at_once_while_it_waits_for_its_rate(
     ending.set()
     thread.join(DEADLINE_S)
     assert not thread.is_alive()
-    assert last_progress(node).position is not None
+    assert last_progress(node.home).position is not None
 
 
 def _can_lock(path: Path) -> bool:
@@ -490,144 +442,3 @@ def test_a_node_in_an_impossible_transition_is_a_defect(tmp_path: Path) -> None:
     before, after = move(tmp_path, (), None)
     assert before == after
     assert not (tmp_path / "state.json").exists(), "healthy is nothing to write"
-
-
-# --- the stores -----------------------------------------------------------------------------------
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-def test_whole_stores_are_read_and_nothing_is_sent(writer: WriterHome) -> None:
-    store = Path(writer.settings.stores[0])
-    before = contents(store)
-    (found,) = scrub_stores(writer, lambda _: lambda _: None).stores
-    held = [key for key in before if key.startswith("symbols/")]
-    assert found.objects >= len(held)
-    assert found.read_bytes >= sum(len(before[key]) for key in held)
-    assert (found.lost, found.damaged, found.recreated) == (0, 0, 0)
-    assert contents(store) == before
-
-
-def test_lost_and_damaged_objects_are_made_again(writer: WriterHome) -> None:
-    store = Path(writer.settings.stores[0])
-    before = contents(store)
-    symbols = sorted(key for key in before if key.startswith("symbols/"))
-    lost = [*symbols[::7], *(k for k in before if k.startswith("targets/manifests/"))]
-    damaged = [key for key in symbols[3::7] if key not in lost]
-    for key in [*lost, "metadata/1.root.json"]:
-        (store / key).unlink()
-    for place, key in enumerate(damaged):
-        body = before[key]
-        flip(store / key, len(body) - 1 if place % 2 else 0)  # the table's last byte, or the first
-    (found,) = scrub_stores(writer, lambda _: lambda _: None).stores
-    assert contents(store) == before
-    assert found.lost == len(lost) + 1
-    assert found.damaged == len(damaged)
-    assert found.recreated == found.lost + found.damaged
-    assert contents(store) == before
-    (again,) = scrub_stores(writer, lambda _: lambda _: None).stores
-    assert again.recreated == 0
-
-
-def test_a_damaged_artifact_of_the_writer_is_mended_from_the_stores_first(
-    writer: WriterHome,
-) -> None:
-    store = Path(writer.settings.stores[0])
-    artifact, other = largest(artifacts_of(writer)), only_of(writer, 1)[0]
-    before = contents(store)
-    held = {each.name: each.read_bytes() for each in writer.residence.artifacts.iterdir()}
-    flip(writer.residence.artifact_path(artifact.blake3), 5)
-    writer.residence.artifact_path(other.blake3).unlink()
-    (symbols_of(writer, artifact) / "01").unlink()
-    report = scrub_stores(writer, lambda _: lambda _: None)
-    assert report.mended_artifacts == 2
-    assert contents(store) == before
-    assert {each.name: each.read_bytes() for each in writer.residence.artifacts.iterdir()} == held
-    add(writer, upserts([7000]))
-
-
-def test_what_both_the_writer_and_the_stores_lost_is_named(
-    writer: WriterHome, in_folder: Callable[[Path], Genctl]
-) -> None:
-    artifact = largest(artifacts_of(writer))
-    flip(writer.residence.artifact_path(artifact.blake3), 5)
-    shutil.rmtree(symbols_of(writer, artifact))
-    path = writer.home / "settings.json"
-    path.write_text(
-        json.dumps(json.loads(path.read_text()) | {"stores": list(writer.settings.stores)})
-    )
-    genctl = in_folder(writer.home.parent)
-    genctl("scrub", "writer").refused(6, "Unrepairable", artifact.name)
-
-
-def test_row_30_artifacts_that_cannot_be_mended_do_not_keep_the_others_from_it(
-    writer: WriterHome, in_folder: Callable[[Path], Genctl]
-) -> None:
-    store = Path(writer.settings.stores[0])
-    hopeless, mendable, lost = sorted(artifacts_of(writer), key=lambda a: -a.size_bytes)[:3]
-    also_hopeless = only_of(writer, 0)[0]
-    before = contents(store)
-    paths = {a: writer.residence.artifact_path(a.blake3) for a in (hopeless, mendable)}
-    whole = paths[mendable].read_bytes()
-    for artifact in (hopeless, also_hopeless, mendable):
-        flip(writer.residence.artifact_path(artifact.blake3), 5)
-    gone = {a: contents(symbols_of(writer, a)) for a in (hopeless, also_hopeless)}
-    for artifact in gone:
-        shutil.rmtree(symbols_of(writer, artifact))
-    (symbols_of(writer, lost) / "00").unlink()
-    settings = writer.home / "settings.json"
-    stores = {"stores": list(writer.settings.stores)}
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | stores))
-    genctl = in_folder(writer.home.parent)
-
-    told = genctl("scrub", "writer", "--json")
-    assert told.error["error"] == "Unrepairable"
-    assert told.code == 6
-    assert len(told.json["unmended"]) == 2
-    assert told.json["mended_artifacts"] == 1
-    assert paths[mendable].read_bytes() == whole
-    away = {
-        str((symbols_of(writer, a) / name).relative_to(store)) for a in gone for name in gone[a]
-    }
-    assert contents(store) == {key: body for key, body in before.items() if key not in away}
-
-    again = genctl("scrub", "writer").refused(6, "Unrepairable", "2 artifacts damaged")
-    assert hopeless.name in again.out
-    assert also_hopeless.name in again.out
-    for artifact, held in gone.items():
-        symbols_of(writer, artifact).mkdir()
-        for name, body in held.items():
-            (symbols_of(writer, artifact) / name).write_bytes(body)
-    assert genctl("scrub", "writer", "--json").ok().json["unmended"] == []
-    assert contents(store) == before
-
-
-def test_three_stores_are_told_apart_and_made_whole(tmp_path: Path) -> None:
-    from controller.new_home import init_home
-    from controller.settings import WriterSettings
-
-    stores = [tmp_path / f"s{number}" for number in range(3)]
-    init_home(
-        tmp_path / "writer",
-        WriterSettings(
-            shard="main",
-            stores=tuple(map(str, stores)),
-            embedder="hashing",
-            dimensions=DIMENSIONS,
-        ),
-    )
-    writer = WriterHome(tmp_path / "writer")
-    add(writer, upserts(range(50)))
-    before = [contents(store) for store in stores]
-    symbols = [sorted(key for key in held if key.startswith("symbols/")) for held in before]
-    (stores[1] / symbols[1][0]).unlink()
-    flip(stores[2] / symbols[2][0])
-    (stores[2] / "metadata" / "timestamp.json").unlink()
-    first, second, third = scrub_stores(writer, lambda _: lambda _: None).stores
-    assert [contents(store) for store in stores] == before
-    assert (first.lost, first.damaged, first.recreated) == (0, 0, 0)
-    assert (second.lost, second.damaged, second.recreated) == (1, 0, 1)
-    assert (third.lost, third.damaged, third.recreated) == (1, 1, 2)
-    assert [each.url for each in (first, second, third)] == list(map(str, stores))
