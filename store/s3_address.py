@@ -122,7 +122,7 @@ def parse_address(url: str) -> S3Address:
 
 def _one_form(endpoint: str) -> str:
     parts = urlsplit(endpoint)
-    host = (parts.hostname or "").rstrip(".")
+    host = parts.hostname or ""
     for domain in _AWS_DOMAINS:
         if host.endswith(f".{domain}"):
             return domain

@@ -48,7 +48,7 @@ def test_objects_are_where_the_server_expects_them(url: str, where: str) -> None
         ("s3://bucket?endpoint=https://host", "S3://bucket/?endpoint=HTTPS://HOST:443"),
         (
             "s3://bucket/p?endpoint=http://host:7480/s3",
-            "s3://bucket/p/?endpoint=http://Host.:7480/s3/",
+            "s3://bucket/p/?endpoint=http://Host:7480/s3/",
         ),
         ("s3://bucket?endpoint=http://host&region=a", "s3://bucket?endpoint=http://host&region=b"),
         ("s3://bucket?endpoint=http://[::1]", "s3://bucket?endpoint=http://[::1]:80"),

@@ -25,5 +25,5 @@ def building_otherwise(alter: Alter) -> Iterator[None]:
         plan = changes.plan_build(commits, low_seq, predecessor)
         return replace(plan, upserts=tuple(alter(plan.upserts)))
 
-    with mock.patch("controller.writer.plan_build", plan_otherwise):
+    with mock.patch("controller.building.plan_build", plan_otherwise):
         yield
