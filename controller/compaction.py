@@ -3,7 +3,7 @@
 ::
 
     HOME/merges/<id>.json   a merge that waits for the next build
-    HOME/merges/work/       a compaction under way; thrown away when it is run again
+    HOME/merges/draft/      a compaction under way; thrown away when it is run again
     HOME/merges/lock        held by one compaction at a time
 
 The long work is done without the home's lock: ingests, builds and publishes go on meanwhile. The
@@ -149,7 +149,7 @@ def _planned(writer: WriterHome, snapshot: Snapshot, max_bytes: int | None) -> P
 
 @contextmanager
 def _work_folder(writer: WriterHome) -> Iterator[Path]:
-    folder = writer.home / FOLDER / "work"
+    folder = writer.home / FOLDER / "draft"
     files.remove_tree(folder)
     files.make_folder(folder)
     try:

@@ -21,7 +21,8 @@ from builder.root_draft import Draft
 from builder.root_metadata import first_root, with_shard
 from controller import clock, passphrases, root_drafts, settings, wiring
 from controller.root_drafts import RootReport
-from controller.writer import ROOT_FILE, WriterHome
+from controller.signing_home import ROOT_FILE
+from controller.writer import WriterHome
 from durable import files
 from index.embedding import make_embedder
 from manifests.errors import BadSetting, HomeOccupied

@@ -18,7 +18,8 @@ from commits.local_log import LocalCommitLog
 from controller import wiring
 from controller.executors import workforce
 from controller.new_node import open_node
-from controller.writer import ROOT_FILE, WriterHome
+from controller.signing_home import ROOT_FILE
+from controller.writer import WriterHome
 from durable import files
 from index.contents import Contents
 from index.embedding import embedder_like, embedder_record

@@ -23,7 +23,8 @@ from builder.root_draft import Draft, Lacking, parse_draft
 from builder.root_metadata import changes, next_root, with_shard
 from builder.signers import KeyRing, SignerReference, sign
 from controller import clock
-from controller.writer import ROOT_FILE, WriterHome
+from controller.signing_home import ROOT_FILE
+from controller.writer import WriterHome
 from durable import files
 from manifests.errors import BadSetting, HomeMissing, SignaturesMissing, TrustError
 from store.signed import LIMITS_BYTES, trusted_root

@@ -10,7 +10,8 @@ from builder import root_metadata
 from builder.keys import ONLINE, ROOT, TARGETS
 from builder.root_draft import Draft, Lacking
 from controller import clock, root_drafts
-from controller.writer import ROOT_BEFORE_FILE, WriterHome
+from controller.signing_home import ROOT_BEFORE_FILE
+from controller.writer import WriterHome
 from manifests.errors import OperatorError, RetryError
 from store.signed import trusted_root
 

@@ -27,7 +27,8 @@ from builder.root_draft import Draft
 from builder.signers import SignerReference
 from controller import passphrases, root_drafts, settings
 from controller.root_drafts import Change, RootReport
-from controller.writer import ROOT_FILE, WriterHome
+from controller.signing_home import ROOT_FILE
+from controller.writer import WriterHome
 from durable import files
 from manifests.errors import BadSetting
 from store.signed import trusted_root

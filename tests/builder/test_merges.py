@@ -160,7 +160,7 @@ def test_a_build_after_a_compaction_puts_it_in_place_and_merges_nothing_itself(
     assert len(done.manifest.of_kind(VectorArtifact)) == 2
     assert len(segments_of(done.manifest)) == 2
     assert PreparedMerges(writer.home, writer.residence).all() == []
-    assert not (writer.home / "merges/work").exists()
+    assert not (writer.home / "merges/draft").exists()
 
 
 def test_without_new_commits_a_compaction_waits(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from manifests.errors import ClockSuspect, TrustStateCorrupt
 from query.request import Request
 from replicator import high_water
 from tests.support.corpus import upserts
-from tests.support.homes import TestableWriter, add, make_node, make_writer
+from tests.support.homes import TestableWriter, add, copy_with_node, make_node, make_writer
 from tests.support.process import Console, environment, left_running
 
 MARK = f"obstructed-{os.getpid()}"
@@ -75,12 +75,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def world(made: Path, tmp_path: Path) -> World:
     """A writer and a node that serves what it released, in a folder of the test's own."""
-    folder = tmp_path / "world"
-    shutil.copytree(made, folder)
-    for name in ("writer/settings.json", "node/node.json"):
-        path = folder / name
-        path.write_text(path.read_text("utf-8").replace(str(made), str(folder)), "utf-8")
-    return World(TestableWriter(folder / "writer"), NodeHome(folder / "node"))
+    return World(*copy_with_node(made, tmp_path / "world"))
 
 
 @pytest.fixture

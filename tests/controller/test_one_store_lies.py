@@ -6,7 +6,6 @@ Rows 1, 12, 13 and 24 of the fault table, where two stores of three are as they 
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from manifests.errors import BadRootRotation, UnsignedRecord
 from store.signed import trusted_root
 from tests.replicator.shards import signed
 from tests.support.corpus import DIMENSIONS, upserts
-from tests.support.homes import TestableWriter, add
+from tests.support.homes import TestableWriter, add, copy_with_node
 
 COUNT = 3
 NEXT_ROOT = "metadata/2.root.json"
@@ -63,12 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def world(made: Path, tmp_path: Path) -> World:
     """The node is one generation behind; all in a folder of the test's own."""
-    folder = tmp_path / "world"
-    shutil.copytree(made, folder)
-    for name in ("writer/settings.json", "node/node.json"):
-        path = folder / name
-        path.write_text(path.read_text("utf-8").replace(str(made), str(folder)), "utf-8")
-    return World(TestableWriter(folder / "writer"), NodeHome(folder / "node"))
+    return World(*copy_with_node(made, tmp_path / "world"))
 
 
 def forged_root(world: World) -> bytes:

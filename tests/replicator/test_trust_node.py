@@ -31,7 +31,14 @@ from manifests.errors import (
 from query.request import Request
 from tests.support.corpus import upserts
 from tests.support.crashes import count_steps, killed_at
-from tests.support.homes import TestableWriter, add, make_node, make_writer, new_node
+from tests.support.homes import (
+    TestableWriter,
+    add,
+    copy_with_node,
+    make_node,
+    make_writer,
+    new_node,
+)
 from tests.support.process import Console, environment, left_running
 from tests.support.serving import ask
 
@@ -69,12 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def world(made: Path, tmp_path: Path) -> World:
     """The same in a folder of the test's own."""
-    folder = tmp_path / "world"
-    shutil.copytree(made, folder)
-    for name in ("writer/settings.json", "node/node.json"):
-        path = folder / name
-        path.write_text(path.read_text("utf-8").replace(str(made), str(folder)), "utf-8")
-    return World(TestableWriter(folder / "writer"), NodeHome(folder / "node"))
+    return World(*copy_with_node(made, tmp_path / "world"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from controller.new_node import open_node
 from controller.node import NodeHome
 from controller.settings import WriterSettings
 from controller.writer import WriterHome
-from manifests.generation import GenerationManifest, Quantization
+from manifests.generation import ArtifactFile, GenerationManifest, Quantization
 from manifests.record import GenerationEntry
 from store.folder import FolderStore
 from store.port import Store
@@ -110,6 +110,37 @@ def copy_with_store(writer: WriterHome, folder: Path) -> TestableWriter:
     copied = TestableWriter(folder / "writer")
     copied.settings = copied.settings.model_copy(update={"stores": (str(folder / "store"),)})
     return copied
+
+
+def copy_with_node(made: Path, folder: Path) -> tuple[TestableWriter, NodeHome]:
+    """The writer, the node and the stores of ``made`` once more, in ``folder``."""
+    shutil.copytree(made, folder)
+    for name in ("writer/settings.json", "node/node.json"):
+        path = folder / name
+        path.write_text(path.read_text("utf-8").replace(str(made), str(folder)), "utf-8")
+    return TestableWriter(folder / "writer"), NodeHome(folder / "node")
+
+
+def artifacts_of(writer: WriterHome, place: int = 1) -> list[ArtifactFile]:
+    """The artifacts of one of the generations that were built, in their order."""
+    return list(writer.built()[place].artifacts)
+
+
+def only_of(writer: WriterHome, place: int) -> list[ArtifactFile]:
+    """The artifacts of one of two generations that the other does not have."""
+    other = {each.blake3 for each in artifacts_of(writer, 1 - place)}
+    return [each for each in artifacts_of(writer, place) if each.blake3 not in other]
+
+
+def largest(artifacts: Sequence[ArtifactFile]) -> ArtifactFile:
+    """The artifact of most bytes."""
+    return max(artifacts, key=lambda each: each.size_bytes)
+
+
+def symbols_of(writer: WriterHome, artifact: ArtifactFile) -> Path:
+    """The folder of an artifact's symbols in the first store, a folder."""
+    store = Path(writer.settings.stores[0])
+    return store / "symbols" / artifact.blake3[:2] / artifact.blake3
 
 
 def store_of(writer: WriterHome) -> FolderStore:

@@ -110,7 +110,7 @@ def test_row_43_merging_killed_at_any_step_and_run_again_ends_as_if_undisturbed(
         found, manifest = answers(live)
         assert found == wanted, steps[number]
         assert parts(manifest) == (2, 2), steps[number]
-        assert not (live.folder / "w/merges/work").exists()
+        assert not (live.folder / "w/merges/draft").exists()
         assert list((live.folder / "w").glob("*/.tmp-*")) == [], steps[number]
 
 

@@ -16,10 +16,19 @@ from controller.settings import WriterSettings
 from controller.writer import WriterHome
 from controller.writer_scrub import scrub as scrub_stores
 from manifests.errors import ManifestHashMismatch
-from manifests.generation import ArtifactFile
 from query.request import Request
 from tests.support.corpus import upserts
-from tests.support.homes import add, copy_with_store, flip, make_node, make_writer
+from tests.support.homes import (
+    add,
+    artifacts_of,
+    copy_with_store,
+    flip,
+    largest,
+    make_node,
+    make_writer,
+    only_of,
+    symbols_of,
+)
 from tests.support.process import Genctl
 from tests.support.watching import asking
 
@@ -38,25 +47,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> WriterHome:
 @pytest.fixture
 def writer(made: WriterHome, tmp_path: Path) -> WriterHome:
     return copy_with_store(made, tmp_path)
-
-
-def artifacts_of(writer: WriterHome, place: int = 1) -> list[ArtifactFile]:
-    return list(writer.built()[place].artifacts)
-
-
-def only_of(writer: WriterHome, place: int) -> list[ArtifactFile]:
-    """The artifacts of one of the generations that the other does not have."""
-    other = {each.blake3 for each in artifacts_of(writer, 1 - place)}
-    return [each for each in artifacts_of(writer, place) if each.blake3 not in other]
-
-
-def largest(artifacts: list[ArtifactFile]) -> ArtifactFile:
-    return max(artifacts, key=lambda each: each.size_bytes)
-
-
-def symbols_of(writer: WriterHome, artifact: ArtifactFile) -> Path:
-    store = Path(writer.settings.stores[0])
-    return store / "symbols" / artifact.blake3[:2] / artifact.blake3
 
 
 def ask(node: NodeHome, text: str) -> str:
