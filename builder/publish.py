@@ -123,7 +123,7 @@ class Publisher:
             return _report(
                 manifest, self.restore([generation_id], progress), already_published=True
             )
-        successor = with_published(record, entry_of(manifest, data))
+        successor = with_published(record, entry_of(manifest, data), now)
         sent_before = self._sent(record)
         to_send = [a for a in manifest.artifacts if a.blake3 not in sent_before]
         sent = self._send_all(to_send, self._is_whole, progress)

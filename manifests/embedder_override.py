@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from manifests.generation import EmbedderRecord, GenerationManifest
 from manifests.record import ControlRecord, EmbedderOverride
-from manifests.record_changes import readable_entry
+from manifests.record_changes import as_newest_schema, readable_entry
 
 
 def with_embedder_override(
@@ -36,6 +36,7 @@ def with_embedder_override(
     Raises:
         GenerationNotPublished: it was never published.
         GenerationCollected: it is no longer retained.
+        GenerationRevoked: it was revoked.
     """
     entry = readable_entry(record, manifest.generation_id)
     older = {e.generation_id for e in record.retained_entries() if e.high_seq < entry.high_seq}
@@ -57,7 +58,7 @@ def with_embedder_override(
     signed = tuple(overrides[each] for each in sorted(overrides))
     if signed == record.embedder_overrides:
         return record
-    return record.model_copy(update={"schema_version": 2, "embedder_overrides": signed})
+    return as_newest_schema(record).model_copy(update={"embedder_overrides": signed})
 
 
 def _identity(embedder: EmbedderRecord | EmbedderOverride) -> tuple[str, str, int]:

@@ -104,7 +104,11 @@ class GenerationNotPublished(InputError):
 
 
 class GenerationCollected(InputError):
-    """No retained generation is as old as the read asked for; the facts give the retained range."""
+    """What was asked for is retained no more; the facts give the range that is."""
+
+
+class GenerationRevoked(InputError):
+    """The writer has withdrawn the generation: it is neither activated nor read."""
 
 
 # --- wait -----------------------------------------------------------------------------------------

@@ -39,3 +39,8 @@ def generation_id(high_seq: int, body_id: str) -> str:
 def is_generation_id(text: str) -> bool:
     """Whether ``text`` has the form of a generation id."""
     return re.fullmatch(_GENERATION_ID, text) is not None
+
+
+def high_seq_of(generation_id: str) -> int:
+    """The ``high_seq`` that a generation's id gives; 0 for what is none."""
+    return int(generation_id[1:13]) if is_generation_id(generation_id) else 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from manifests.errors import (
     ActivationFailed,
@@ -24,7 +23,7 @@ from manifests.generation import (
     TombstonesArtifact,
     VectorArtifact,
 )
-from manifests.record import ControlRecord, GenerationEntry
+from manifests.record import CollectedCommits, ControlRecord, GenerationEntry
 from manifests.vectors import vector_from_text
 
 GOLDEN_TOLERANCE = 1e-4
@@ -108,22 +107,36 @@ def check_counts(manifest: GenerationManifest, opened: OpenedCounts) -> None:
 
 
 def check_lineage(record: ControlRecord, entry: GenerationEntry) -> None:
-    """The record's commit ranges are continuous up to this generation.
+    """The record's commit ranges are continuous from the first commit up to this generation.
 
-    A lagging node may jump over generations; the record must still account for every commit.
+    A lagging node may jump over generations, and a collection may have taken some out; the record
+    must still account for every commit, and a generation that directly follows another name that
+    as its parent.
 
     Raises:
-        CommitRangeGap: two entries leave out or repeat commits.
+        CommitRangeGap: two neighbours leave out or repeat commits.
     """
-    lineage = [older for older in record.published if older.high_seq <= entry.high_seq]
-    for older, newer in pairwise(lineage):
-        continuous = newer.low_seq == older.high_seq + 1
-        if not continuous or newer.parent_generation_id != older.generation_id:
+    known: list[GenerationEntry | CollectedCommits] = [*record.published, *record.collected]
+    lineage = sorted(
+        (each for each in known if each.high_seq <= entry.high_seq), key=lambda each: each.low_seq
+    )
+    ends, before = 0, "the shard"
+    parent: str | None = None
+    for each in lineage:
+        name = f"commit {each.low_seq}"
+        is_child = True
+        if isinstance(each, GenerationEntry):
+            name = each.generation_id
+            is_child = parent is None or each.parent_generation_id == parent
+            parent = each.generation_id
+        else:
+            parent = None
+        if each.low_seq != ends + 1 or not is_child:
             raise CommitRangeGap(
-                f"{older.generation_id} ends at commit {older.high_seq}, but "
-                f"{newer.generation_id} starts at {newer.low_seq}",
-                generation_id=newer.generation_id,
+                f"{before} ends at commit {ends}, but {name} starts at {each.low_seq}",
+                generation_id=entry.generation_id,
             )
+        ends, before = each.high_seq, name
 
 
 def check_embedder(manifest: GenerationManifest, node: EmbedderRecord) -> None:

@@ -7,25 +7,45 @@ the next record is made from the one before it in :mod:`manifests.record_changes
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer
 
 from manifests.canonical import Frozen
 from manifests.errors import (
     CommitRangeGap,
     GenerationCollected,
     GenerationNotPublished,
+    GenerationRevoked,
     ManifestHashMismatch,
     ManifestIdentityMismatch,
     ManifestLengthMismatch,
     NothingPublished,
 )
 from manifests.generation import GenerationManifest, Positive, parse_manifest
-from manifests.identifiers import Blake3Hex, GenerationId, ShardName, content_id
+from manifests.identifiers import (
+    Blake3Hex,
+    GenerationId,
+    ShardName,
+    content_id,
+    high_seq_of,
+)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RecordKind = Literal["publish", "activate", "rollback", "revoke"]
+TagName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+UtcTime = Annotated[
+    str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")
+]
+_FIELDS_SINCE_2 = ("embedder_overrides", "rolled_back_from")
+_FIELDS_SINCE_3 = ("published_at", "tags", "pins", "collected", "collecting")
+
+
+def utc_text(time: datetime) -> str:
+    """A time as records give it: UTC, to the second, RFC 3339."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class GenerationEntry(Frozen):
@@ -52,17 +72,50 @@ class EmbedderOverride(Frozen):
     reason: str
 
 
+class Tag(Frozen):
+    """A name for a generation, which is retained while it has one."""
+
+    name: TagName
+    generation_id: GenerationId
+
+
+class Pin(Frozen):
+    """Somebody's word that a generation is to be retained, and why."""
+
+    generation_id: GenerationId
+    reason: str
+
+
+class CollectedCommits(Frozen):
+    """Commits of generations that are no longer published, first and last."""
+
+    low_seq: int = Field(ge=1)
+    high_seq: int = Field(ge=1)
+
+
 class ControlRecord(Frozen):
     """Which generations exist, which are retained, and which one is active.
 
-    ``published`` is in the order of ``high_seq`` and contiguous: each entry starts where its parent
-    ends. ``retained`` names those that can still be read. ``rolled_back_from`` is the newest
-    generation that a rollback went behind, until it or a newer one is activated: without it nothing
-    may go back. A record of schema version 1 has neither that field nor ``embedder_overrides``; it
-    is read and written as such until it is given one of them.
+    A record of an older schema version has not the fields that came later; it is read and written
+    as such until it is given one of them.
+
+    Attributes:
+        published: in the order of ``high_seq``. Together with ``collected`` they hold every commit
+            once, and each entry that follows another directly starts where that, its parent, ends.
+        retained: those of them that can still be read.
+        revoked: those that must not be read or activated, whether or not they are retained.
+        rolled_back_from: the newest generation that a rollback went behind, until it or a newer one
+            is activated: without it nothing may go back.
+        published_at: when generations were published, never earlier than those before them; not
+            known of those that were published before records said so.
+        tags: by name.
+        pins: by generation.
+        collected: ascending; two that touch are one, so that this does not grow with history.
+        collecting: the token of the collection that may be deleting what no retained generation
+            reaches; nothing is published meanwhile.
     """
 
-    schema_version: Literal[1, 2] = 2
+    schema_version: Literal[1, 2, 3] = 3
     shard: ShardName
     kind: RecordKind
     reason: str | None = None
@@ -74,12 +127,19 @@ class ControlRecord(Frozen):
     canary: int | None = Field(default=None, ge=1, le=100)
     embedder_overrides: tuple[EmbedderOverride, ...] = ()
     rolled_back_from: GenerationId | None = None
+    published_at: dict[GenerationId, UtcTime] = Field(default_factory=dict)
+    tags: tuple[Tag, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    collected: tuple[CollectedCommits, ...] = ()
+    collecting: Blake3Hex | None = None
 
     @model_serializer(mode="wrap")
     def _as_of_its_version(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         document: dict[str, Any] = fields(self)
-        if self.schema_version == 1:
-            del document["embedder_overrides"], document["rolled_back_from"]
+        for version, since in ((2, _FIELDS_SINCE_2), (3, _FIELDS_SINCE_3)):
+            if self.schema_version < version:
+                for name in since:
+                    del document[name]
         return document
 
     def override_of(self, generation_id: str) -> EmbedderOverride | None:
@@ -92,11 +152,17 @@ class ControlRecord(Frozen):
         """The entry of a published generation.
 
         Raises:
+            GenerationCollected: it was published, and is retained no more.
             GenerationNotPublished: the record does not list it.
         """
         for entry in self.published:
             if entry.generation_id == generation_id:
                 return entry
+        high_seq = high_seq_of(generation_id)
+        if any(span.low_seq <= high_seq <= span.high_seq for span in self.collected):
+            raise self.forgotten(
+                f"{generation_id} is not retained any more", generation_id=generation_id
+            )
         raise GenerationNotPublished(
             f"generation {generation_id} is not in the signed record; `genctl generations` lists "
             "what is, `genctl publish` adds what was built",
@@ -127,20 +193,83 @@ class ControlRecord(Frozen):
 
         Raises:
             GenerationCollected: every retained generation is newer; gives the retained range.
+            GenerationRevoked: it was revoked; gives the one before it that can be read.
             NothingPublished: there is no generation at all.
         """
+        return self._newest_readable(
+            (entry for entry in self.published if entry.high_seq <= commit_seq),
+            f"no retained generation is as old as commit_seq {commit_seq}",
+            as_of_commit_seq=commit_seq,
+        )
+
+    def as_of_time(self, time: datetime) -> GenerationEntry:
+        """The generation a read as of a time sees: the newest that was published by then.
+
+        Generations of which the record does not say when are older than all of which it does.
+
+        Raises:
+            GenerationCollected: every retained generation is newer; gives the retained range.
+            GenerationRevoked: it was revoked; gives the one before it that can be read.
+            NothingPublished: there is no generation at all.
+        """
+        text = utc_text(time)
+        return self._newest_readable(
+            (
+                entry
+                for entry in self.published
+                if self.published_at.get(entry.generation_id, text) <= text
+            ),
+            f"no retained generation is as old as {text}",
+            as_of_time=text,
+        )
+
+    def _newest_readable(
+        self, fitting: Iterator[GenerationEntry], failure: str, **facts: object
+    ) -> GenerationEntry:
         entries = self.retained_entries()
         if not entries:
             raise NothingPublished(f"shard {self.shard} has no retained generation")
-        fitting = [entry for entry in entries if entry.high_seq <= commit_seq]
-        if fitting:
-            return max(fitting, key=lambda entry: entry.high_seq)
-        raise GenerationCollected(
-            f"no retained generation is as old as commit_seq {commit_seq}; reads are possible "
-            f"as of {entries[0].high_seq} to {entries[-1].high_seq}",
-            as_of_commit_seq=commit_seq,
-            retained_low_seq=entries[0].high_seq,
-            retained_high_seq=entries[-1].high_seq,
+        chosen = None
+        for entry in fitting:
+            if entry.generation_id in self.retained or entry.generation_id in self.revoked:
+                chosen = entry
+        if chosen is None:
+            raise self.forgotten(failure, **facts)
+        self.refuse_revoked(chosen.generation_id)
+        return chosen
+
+    def refuse_revoked(self, generation_id: str) -> None:
+        """Refuse a generation that must not be read.
+
+        Raises:
+            GenerationRevoked: it was revoked; gives the newest one before it that can be read.
+        """
+        if generation_id not in self.revoked:
+            return
+        before = [e for e in self.retained_entries() if e.high_seq < high_seq_of(generation_id)]
+        advice = (
+            f"the one before it that can be read is {before[-1].generation_id}, as of "
+            f"{before[-1].high_seq}"
+            if before
+            else "none before it can be read"
+        )
+        raise GenerationRevoked(
+            f"{generation_id} was revoked by the writer; {advice}",
+            generation_id=generation_id,
+            readable_before=before[-1].generation_id if before else None,
+        )
+
+    def forgotten(self, failure: str, **facts: object) -> GenerationCollected:
+        """The error for what is retained no more: ``failure`` and what still can be read."""
+        entries = self.retained_entries()
+        if not entries:
+            return GenerationCollected(f"{failure}; nothing can be read", **facts)
+        oldest, newest = entries[0], entries[-1]
+        return GenerationCollected(
+            f"{failure}; reads are possible as of {oldest.high_seq} to {newest.high_seq}",
+            **facts,
+            retained_low_seq=oldest.high_seq,
+            retained_high_seq=newest.high_seq,
         )
 
 

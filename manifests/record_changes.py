@@ -6,22 +6,31 @@ without saying so, and nodes to believe one.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from manifests.errors import (
     BadSetting,
     CommitRangeGap,
-    GenerationCollected,
     NothingPublished,
     UnsignedRollback,
+    WriterFenced,
 )
-from manifests.record import ControlRecord, GenerationEntry
+from manifests.record import SCHEMA_VERSION, ControlRecord, GenerationEntry, utc_text
 
 
-def with_published(record: ControlRecord, entry: GenerationEntry) -> ControlRecord:
+def with_published(record: ControlRecord, entry: GenerationEntry, now: datetime) -> ControlRecord:
     """The next record after publishing ``entry``; the active generation stays what it was.
 
     Raises:
         CommitRangeGap: the entry does not start where its parent, the newest published one, ends.
+        WriterFenced: a collection is under way.
     """
+    if record.collecting is not None:
+        raise WriterFenced(
+            "a collection of this shard is under way, or was interrupted; nothing is published "
+            "meanwhile. Wait for `genctl gc` to end, or run it again, then run this command again",
+            collecting=record.collecting,
+        )
     newest = record.published[-1] if record.published else None
     expected_low = newest.high_seq + 1 if newest else 1
     expected_parent = newest.generation_id if newest else None
@@ -34,12 +43,30 @@ def with_published(record: ControlRecord, entry: GenerationEntry) -> ControlReco
             expected_low_seq=expected_low,
             found_low_seq=entry.low_seq,
         )
+    record = as_newest_schema(record)
+    # A clock that was set back must not make what is newer look older.
+    at = max((utc_text(now), *record.published_at.values()))
     return record.model_copy(
         update={
             "kind": "publish",
             "reason": None,
             "published": (*record.published, entry),
             "retained": (*record.retained, entry.generation_id),
+            "published_at": {**record.published_at, entry.generation_id: at},
+        }
+    )
+
+
+def as_newest_schema(record: ControlRecord) -> ControlRecord:
+    """The same record in the newest schema, which has a field for all that a change may set."""
+    if record.schema_version == SCHEMA_VERSION:
+        return record
+    # A record of the first schema says that it went back by its kind, which a change may replace.
+    went_back = [e for e in record.published if e.high_seq == went_back_from_seq(record)]
+    return record.model_copy(
+        update={
+            "schema_version": SCHEMA_VERSION,
+            "rolled_back_from": went_back[0].generation_id if went_back else None,
         }
     )
 
@@ -50,6 +77,7 @@ def with_active(record: ControlRecord, generation_id: str) -> ControlRecord:
     Raises:
         GenerationNotPublished: it was never published.
         GenerationCollected: it is no longer retained.
+        GenerationRevoked: it was revoked.
         UnsignedRollback: it is older than the active one; that takes a rollback.
     """
     entry = readable_entry(record, generation_id)
@@ -79,14 +107,13 @@ def readable_entry(record: ControlRecord, generation_id: str) -> GenerationEntry
     Raises:
         GenerationNotPublished: it was never published.
         GenerationCollected: it is no longer retained.
+        GenerationRevoked: it was revoked.
     """
+    record.refuse_revoked(generation_id)
     entry = record.entry(generation_id)
-    readable = record.retained_entries()
-    if entry not in readable:
-        span = f"{readable[0].high_seq} to {readable[-1].high_seq}" if readable else "nothing"
-        raise GenerationCollected(
-            f"{generation_id} is not retained any more; what can be read is as of {span}",
-            generation_id=generation_id,
+    if generation_id not in record.retained:
+        raise record.forgotten(
+            f"{generation_id} is not retained any more", generation_id=generation_id
         )
     return entry
 
@@ -97,6 +124,7 @@ def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> Con
     Raises:
         GenerationNotPublished: it was never published.
         GenerationCollected: it is no longer retained.
+        GenerationRevoked: it was revoked.
         BadSetting: it is newer than the active one; that takes an activation.
     """
     entry = readable_entry(record, generation_id)
@@ -106,9 +134,9 @@ def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> Con
             generation_id=generation_id,
             active=record.active,
         )
+    record = as_newest_schema(record)
     return record.model_copy(
         update={
-            "schema_version": 2,
             "kind": "rollback",
             "reason": reason,
             "active": generation_id,
@@ -153,3 +181,34 @@ def rollback_target(record: ControlRecord) -> str:
             generation_id=active.generation_id,
         )
     return older[-1].generation_id
+
+
+def with_revoked(record: ControlRecord, generation_id: str, reason: str) -> ControlRecord:
+    """The next record, in which a generation is withdrawn: nobody reads or activates it any more.
+
+    If it is the active one, the one that a rollback would go to is active instead. The same again
+    changes nothing.
+
+    Raises:
+        GenerationNotPublished: it was never published.
+        GenerationCollected: it is no longer retained.
+        NothingPublished: it is the active one, and there is none to go back to.
+    """
+    if generation_id in record.revoked:
+        return record
+    readable_entry(record, generation_id)
+    record = as_newest_schema(record)
+    active, left = record.active, record.rolled_back_from
+    if active == generation_id:
+        active, left = rollback_target(record), left or active
+    return record.model_copy(
+        update={
+            "kind": "revoke",
+            "reason": reason,
+            "active": active,
+            "rolled_back_from": left,
+            "revoked": (*record.revoked, generation_id),
+            "tags": tuple(each for each in record.tags if each.generation_id != generation_id),
+            "pins": tuple(each for each in record.pins if each.generation_id != generation_id),
+        }
+    )

@@ -38,6 +38,7 @@ from manifests.record import ControlRecord, entry_of
 from manifests.record_changes import with_published
 from manifests.vectors import vector_from_text, vector_to_text
 from query.request import Request
+from tests.manifests.samples import NOW
 from tests.support.corpus import DIMENSIONS, delete, upserts
 from tests.support.homes import TestableWriter, add, built, make_node, make_writer, release
 from tests.support.watching import asking, hearing
@@ -124,7 +125,7 @@ def gate(
     manifest = verified.manifest
     entry = entry_of(manifest, to_canonical(manifest))
     base = writer.current().signed.record
-    pass_gate(verified, record or with_published(base, entry), entry, writer.embedder())
+    pass_gate(verified, record or with_published(base, entry, NOW), entry, writer.embedder())
 
 
 def test_what_was_built_passes(writer: TestableWriter) -> None:
@@ -241,7 +242,7 @@ def test_an_override_chooses_the_generations_embedder_and_the_gate_still_compare
     data = to_canonical(manifest)
     entry = entry_of(manifest, data)
     verified = writer.residence.assemble(manifest, data)
-    record = with_published(writer.current().signed.record, entry)
+    record = with_published(writer.current().signed.record, entry, NOW)
     bound = PrecomputedEmbedder(DIMENSIONS)
     assert choose_embedder(manifest, record, bound) is bound
     overridden = with_embedder_override(record, manifest, [], "why")
@@ -267,7 +268,9 @@ def test_an_override_is_for_one_generation_and_the_way_back_from_it(
     writer: TestableWriter,
 ) -> None:
     first, second = writer.built()
-    record = with_published(writer.current().signed.record, entry_of(second, to_canonical(second)))
+    record = with_published(
+        writer.current().signed.record, entry_of(second, to_canonical(second)), NOW
+    )
     alike = with_embedder_override(record, second, [first], "why")
     assert [each.generation_id for each in alike.embedder_overrides] == [second.generation_id]
     other = first.model_copy(update={"embedder": PRECOMPUTED})
@@ -297,7 +300,7 @@ def test_row_8_a_node_with_another_embedder_does_not_activate(writer: TestableWr
     manifest = writer.built()[-1]
     verified = writer.residence.assemble(manifest, to_canonical(manifest))
     entry = entry_of(manifest, to_canonical(manifest))
-    record = with_published(writer.current().signed.record, entry)
+    record = with_published(writer.current().signed.record, entry, NOW)
     for other in (HashingEmbedder(DIMENSIONS + 1), PrecomputedEmbedder(DIMENSIONS)):
         with pytest.raises(EmbedderMismatch):
             pass_gate(verified, record, entry, other)
@@ -313,7 +316,7 @@ def test_row_8_an_embedder_of_the_same_name_that_embeds_otherwise_is_a_mismatch(
     manifest = writer.built()[-1]
     verified = writer.residence.assemble(manifest, to_canonical(manifest))
     entry = entry_of(manifest, to_canonical(manifest))
-    record = with_published(writer.current().signed.record, entry)
+    record = with_published(writer.current().signed.record, entry, NOW)
     with pytest.raises(EmbedderMismatch) as caught:
         pass_gate(verified, record, entry, Drifted(DIMENSIONS))
     assert caught.value.facts["field"] == "golden"
@@ -341,7 +344,7 @@ def test_row_7_a_record_with_a_gap_stops_the_activation(writer: TestableWriter) 
     manifest = writer.built()[-1]
     verified = writer.residence.assemble(manifest, to_canonical(manifest))
     entry = entry_of(manifest, to_canonical(manifest))
-    record = with_published(writer.current().signed.record, entry)
+    record = with_published(writer.current().signed.record, entry, NOW)
     first, second = record.published
     torn = record.model_copy(
         update={"published": (first, second.model_copy(update={"low_seq": 3}))}

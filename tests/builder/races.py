@@ -121,7 +121,7 @@ class Writer:
 
     def _publish(self, current: CurrentState, entry: GenerationEntry) -> None:
         path = manifest_target(entry.generation_id)
-        record = with_published(current.signed.record, entry)
+        record = with_published(current.signed.record, entry, NOW)
         self.repository.commit(current, record, NOW, [(path, entry.generation_id.encode())])
 
     def _next_entry(self, record: ControlRecord) -> GenerationEntry:

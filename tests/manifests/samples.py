@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Literal
 
 from manifests.canonical import to_canonical
@@ -29,6 +30,7 @@ from manifests.record import ControlRecord, GenerationEntry, entry_of
 from manifests.record_changes import with_active, with_published
 from manifests.vectors import vector_to_text
 
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 SYMBOLS = SymbolSet(
     k=1,
     m=2,
@@ -168,7 +170,7 @@ def record(*high_seqs: int, active: int | None = None) -> ControlRecord:
     """A record with generations that end at these commits, the last or ``active`` being active."""
     made = ControlRecord(shard="main", kind="publish", writer_epoch=1)
     for entry in entries(*high_seqs):
-        made = with_published(made, entry)
+        made = with_published(made, entry, NOW)
         if active is None or entry.high_seq == active:
             made = with_active(made, entry.generation_id)
     return made

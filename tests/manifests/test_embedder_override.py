@@ -42,7 +42,7 @@ def recorded(made: list[GenerationManifest]) -> ControlRecord:
 
     record = ControlRecord(shard="main", kind="publish", writer_epoch=1)
     for each in made:
-        record = with_published(record, entry_of(each, to_canonical(each)))
+        record = with_published(record, entry_of(each, to_canonical(each)), samples.NOW)
     return with_active(record, made[-1].generation_id)
 
 
@@ -55,7 +55,7 @@ def test_a_record_of_the_first_schema_is_read_and_stays_one_until_it_is_given_an
     (manifest,) = manifests(OTHER)
     named = manifest.model_copy(update={"generation_id": record.published[0].generation_id})
     overridden = with_embedder_override(record, named, [], "why")
-    assert b'"schema_version":2' in to_canonical(overridden)
+    assert b'"schema_version":3' in to_canonical(overridden)
     assert parse_document(to_canonical(overridden), ControlRecord, SCHEMA_VERSION) == overridden
 
 

@@ -7,6 +7,7 @@ from manifests.errors import (
     CommitRangeGap,
     GenerationCollected,
     GenerationNotPublished,
+    GenerationRevoked,
     NothingPublished,
     UnsignedRollback,
 )
@@ -19,6 +20,7 @@ from manifests.record_changes import (
     with_rollback,
 )
 from tests.manifests import samples
+from tests.manifests.samples import NOW
 
 EMPTY = ControlRecord(shard="main", kind="publish", writer_epoch=1)
 UNKNOWN = "g000000000099-0123456789ab"
@@ -59,8 +61,11 @@ def test_row_58_what_is_not_retained_is_never_read() -> None:
 def test_row_59_what_is_revoked_is_never_read() -> None:
     record = samples.record(10, 20, 30)
     revoked = record.model_copy(update={"revoked": (record.published[1].generation_id,)})
-    assert revoked.as_of(25).high_seq == 10
-    with pytest.raises(GenerationCollected):
+    with pytest.raises(GenerationRevoked) as caught:
+        revoked.as_of(25)
+    assert caught.value.facts["readable_before"] == record.published[0].generation_id
+    assert revoked.as_of(19).high_seq == 10
+    with pytest.raises(GenerationRevoked):
         with_rollback(revoked, record.published[1].generation_id, "why")
 
 
@@ -71,8 +76,8 @@ def test_as_of_without_any_generation_says_so() -> None:
 
 def test_publishing_adds_an_entry_and_leaves_the_active_one() -> None:
     first, second = samples.entries(10, 20)
-    record = with_active(with_published(EMPTY, first), first.generation_id)
-    after = with_published(record, second)
+    record = with_active(with_published(EMPTY, first, NOW), first.generation_id)
+    after = with_published(record, second, NOW)
     assert after.kind == "publish"
     assert after.active == first.generation_id
     assert after.published == (first, second)
@@ -82,13 +87,13 @@ def test_publishing_adds_an_entry_and_leaves_the_active_one() -> None:
 
 def test_row_7_publishing_out_of_order_is_a_gap() -> None:
     first, second, third = samples.entries(10, 20, 30)
-    record = with_published(EMPTY, first)
+    record = with_published(EMPTY, first, NOW)
     for wrong in (first, third, second.model_copy(update={"parent_generation_id": None})):
         with pytest.raises(CommitRangeGap) as caught:
-            with_published(record, wrong)
+            with_published(record, wrong, NOW)
         assert caught.value.facts["expected_low_seq"] == 11
     with pytest.raises(CommitRangeGap):
-        with_published(EMPTY, second)
+        with_published(EMPTY, second, NOW)
 
 
 def test_activating_takes_a_published_generation() -> None:
@@ -114,7 +119,7 @@ def test_going_forward_again_clears_kind_and_reason() -> None:
     forward = with_active(rolled, record.published[2].generation_id)
     assert (forward.kind, forward.reason) == ("activate", None)
     (entry,) = samples.entries(10, 20, 30, 40)[3:]
-    assert with_published(rolled, entry).reason is None
+    assert with_published(rolled, entry, NOW).reason is None
 
 
 def test_a_record_says_what_it_went_back_from_until_that_is_active_again() -> None:
@@ -124,10 +129,18 @@ def test_a_record_says_what_it_went_back_from_until_that_is_active_again() -> No
     rolled = with_rollback(record, second, "bad answers")
     further = with_rollback(rolled, first, "worse answers")
     (entry,) = samples.entries(10, 20, 30, 40)[3:]
-    for each in (rolled, further, with_published(further, entry), with_active(further, second)):
+    for each in (
+        rolled,
+        further,
+        with_published(further, entry, NOW),
+        with_active(further, second),
+    ):
         assert (each.rolled_back_from, went_back_from_seq(each)) == (third, 30)
     assert with_active(further, third).rolled_back_from is None
-    assert with_active(with_published(further, entry), entry.generation_id).rolled_back_from is None
+    assert (
+        with_active(with_published(further, entry, NOW), entry.generation_id).rolled_back_from
+        is None
+    )
 
 
 def test_a_record_of_version_1_goes_back_as_one_of_version_2() -> None:
