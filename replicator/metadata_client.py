@@ -276,7 +276,8 @@ class MetadataClient(Updater):
                 )
             return FreezeSuspected(
                 f"the signed metadata has expired ({error}); nothing new is activated until the "
-                "writer signs again: `genctl keys refresh` there"
+                "writer signs again: `genctl keys refresh` there",
+                role=role,
             )
         if role == Root.type:
             return BadRootRotation(

@@ -193,7 +193,12 @@ class Trust:
 
     def state(self) -> dict[str, object]:
         """What there is to say of it, as ``genctl node status --json`` prints it."""
-        state: dict[str, object] = {"trust": "ok", "record_version": None, "record_expires": None}
+        state: dict[str, object] = {
+            "trust": "ok",
+            "trust_error": None,
+            "record_version": None,
+            "record_expires": None,
+        }
         try:
             state["record_version"] = self.known_version()
             if state["record_version"] is None:
@@ -201,16 +206,18 @@ class Trust:
             timestamp = self._cache.timestamp()
             self._cache.record()
         except TrustError as error:
-            return state | {"trust": f"{error.name}: {error.message}"}
+            return state | {"trust": f"{error.name}: {error.message}", "trust_error": error.name}
         state["record_expires"] = timestamp.expires.isoformat()
         refusal = self._refusal_file.read()
         if refusal is not None:
             state["trust"] = f"{refusal.error} at {refusal.at}: {refusal.message}"
+            state["trust_error"] = refusal.error
         elif timestamp.is_expired(self._around.now()):
             state["trust"] = (
                 f"{FreezeSuspected.__name__}: the record expired at {state['record_expires']}; "
                 "nothing new is activated until the writer signs again"
             )
+            state["trust_error"] = FreezeSuspected.__name__
         return state
 
     def take_over(self, prepared: Path, put_root: Callable[[], None]) -> None:

@@ -18,6 +18,7 @@ from manifests.errors import (
     PointerCorrupt,
     RecordPutBack,
     SignedLastCorrupt,
+    TrustError,
 )
 
 if TYPE_CHECKING:
@@ -146,7 +147,10 @@ def _writer(home: Path) -> _Home:
             except (RecordPutBack, ForeignRecord) as error:
                 present["record"], refusal = record_id(known.record), error
     except GenctlError as error:
-        return _Home("writer", writer.audit, present, f"the store is not compared: {error.message}")
+        if isinstance(error, TrustError):
+            refusal = error
+        unknown = f"the store is not compared: {error.message}"
+        return _Home("writer", writer.audit, present, unknown, refusal)
     return _Home("writer", writer.audit, present, refusal=refusal)
 
 

@@ -66,6 +66,7 @@ def refused(shard: Shard, folder: Path, error: type[E], **how: object) -> E:
     if believed is not None:
         assert trust.last_record() == believed
         assert str(trust.state()["trust"]).startswith(error.__name__)
+        assert trust.state()["trust_error"] == error.__name__
     return caught.value
 
 
@@ -76,7 +77,7 @@ def believed(shard: Shard, folder: Path, **how: object) -> Trust:
     mark = HighWaterFile(folder).read()
     for role in (Timestamp.type, Snapshot.type, Targets.type):
         assert getattr(mark, role).version == shard.versions[role]
-    assert trust.state()["trust"] == "ok"
+    assert (trust.state()["trust"], trust.state()["trust_error"]) == ("ok", None)
     return trust
 
 
@@ -283,6 +284,7 @@ def test_row_17_the_state_says_that_a_record_has_expired_that_nobody_looked_for(
 ) -> None:
     late = shard.trust(folder, now=shard.now + 8 * DAY)
     assert str(late.state()["trust"]).startswith("FreezeSuspected")
+    assert late.state()["trust_error"] == "FreezeSuspected"
 
 
 @pytest.mark.parametrize("role", [Snapshot.type, Targets.type])

@@ -19,6 +19,7 @@ import pytest
 
 from durable.audit_log import AUDIT_FILE
 from manifests.identifiers import content_id
+from tests.support.homes import flip
 from tests.support.process import CONSOLE_SCRIPT, Genctl, environment
 from tests.system.world import bootstrap, copy, documents, ingest, release, writer_home
 
@@ -219,6 +220,18 @@ def test_a_store_that_cannot_be_asked_is_said(audited: Genctl) -> None:
     found = trail(audited, "w")
     assert "store" in found["not_compared"]
     assert [each["took_place"] for each in found["receipts"]][-2:] == [True, None]
+
+
+def test_a_record_that_nobody_signed_is_refused_after_the_receipts_are_shown(
+    audited: Genctl,
+) -> None:
+    flip(audited.folder / "s/metadata/timestamp.json", 20)
+    found = audited("audit", "w", "--json")
+    assert (found.code, found.error["error"]) == (6, "UnsignedRecord")
+    told = json.loads(found.out)
+    assert "store" in told["not_compared"]
+    assert told["receipts"][-1]["fault"] is None
+    assert told["record_in_store"] == found.error["message"]
 
 
 def test_a_folder_that_is_no_home_is_refused(genctl: Genctl) -> None:
