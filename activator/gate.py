@@ -50,11 +50,13 @@ def pass_gate(
     """Check every activation invariant and give the opened, warmed snapshot.
 
     Raises:
+        GenerationRevoked: the record says that nobody is to read it.
         CommitRangeGap: the record's commit ranges are not continuous up to this generation.
         EmbedderMismatch: the node would embed queries with something else.
         ActivationFailed: it does not open, does not hold what it should, or does not find what its
             golden queries are to find.
     """
+    record.refuse_revoked(entry.generation_id)
     check_lineage(record, entry)
     check_embedder(verified.manifest, embedder_record(embedder))
     snapshot = Snapshot(verified)

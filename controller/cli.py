@@ -14,17 +14,22 @@ from controller.commands import (
     compact,
     demo,
     diff,
+    fsck,
     generations,
     keys,
+    lease,
     node,
+    node_space,
     override,
     quarantine,
     query,
     release,
     replay,
     scrub,
+    tags,
     writer,
 )
+from controller.commands import gc as gc_command
 from controller.terminal import report_error
 from manifests.errors import DiskError, GenctlError
 
@@ -63,7 +68,7 @@ def main() -> None:
     """Build a search index once, replicate it verified, swap it atomically, go back in a second.
 
     \b
-    writer   init → ingest → release      then rollback, generations, show, status
+    writer   init → ingest → release      then rollback, generations, show, status, tag, revoke
     node     node bootstrap → query       run bootstrap again to catch up
 
     Exit codes: 0 done, 2 wrong usage, 3 mend the input, 4 not there yet, 5 run it again,
@@ -76,9 +81,13 @@ for command in (
     keys.keys,
     *release.COMMANDS,
     *generations.COMMANDS,
+    *tags.COMMANDS,
     *override.COMMANDS,
+    lease.lease,
     *audit.COMMANDS,
     compact.compact,
+    gc_command.gc,
+    fsck.fsck,
     diff.diff,
     replay.replay,
     scrub.stores_scrub,
@@ -88,5 +97,5 @@ for command in (
 ):
     main.add_command(command)
 
-for command in (*scrub.NODE_COMMANDS, quarantine.quarantine):
+for command in (*scrub.NODE_COMMANDS, *node_space.COMMANDS, quarantine.quarantine):
     node.node.add_command(command)

@@ -25,9 +25,10 @@ from index.contents import Contents
 from index.embedding import embedder_like, embedder_record
 from index.residence import Residence
 from index.verification import VerifiedGeneration
-from manifests.errors import BadSetting, GenerationCollected
+from manifests.errors import BadSetting
 from manifests.generation import GenerationManifest, Quantization, VectorArtifact
 from manifests.invariants import check_counts, check_embedder, check_lineage
+from manifests.record_changes import readable_entry
 from replicator.bring import bring, unwatched
 
 NODE_FOLDER = "shipped"
@@ -70,8 +71,8 @@ def replay(
 
     Raises:
         BadSetting: there is no log.
-        GenerationNotPublished, GenerationCollected: the signed record has no such generation, or it
-            is neither retained nor here.
+        GenerationNotPublished, GenerationCollected: the signed record has no such generation.
+        GenerationRevoked: it was revoked, and is not here.
         CommitRangeGap: the log is shorter than the generation, or another one.
         LogCorrupt: the log is damaged.
         EmbedderMismatch: this genctl does not embed as the generation's writer did.
@@ -119,12 +120,7 @@ def _shipped(writer: WriterHome, generation_id: str, scratch: Path) -> VerifiedG
     check_lineage(record, entry)
     if generation_id in writer.residence.resident_ids():
         return writer.residence.reopen(entry, record.shard)
-    if entry not in record.retained_entries():
-        raise GenerationCollected(
-            f"{generation_id} is neither retained nor in {writer.home}; there is nothing left to "
-            "compare with. `genctl generations` lists what is",
-            generation_id=generation_id,
-        )
+    readable_entry(record, generation_id)
     supply = wiring.supply(node.settings, stores)
     return bring(entry, trusted, node.residence, supply, node.home / "incoming", unwatched).verified
 

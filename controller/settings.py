@@ -18,6 +18,7 @@ from manifests.canonical import MAX_INTEGER, Frozen
 from manifests.errors import BadSetting, HomeMissing, HomeOccupied
 from manifests.generation import Quantization
 from manifests.identifiers import ShardName
+from manifests.retention import RetentionPolicy
 
 WRITER_FILE = "settings.json"
 NODE_FILE = "node.json"
@@ -100,6 +101,8 @@ class WriterSettings(Frozen):
 
     ``build_executor`` is what embeds and builds vector shards (:mod:`controller.executors`), and
     ``build_task_deadline_s`` how long one of its tasks may take. Neither changes what is built.
+    What no generation ever needed is at least ``collection_grace_hours`` old when a collection
+    deletes it from the stores.
     """
 
     schema_version: Literal[1] = 1
@@ -114,6 +117,8 @@ class WriterSettings(Frozen):
     build_executor: Annotated[str, AfterValidator(_is_executor)] = "threads"
     build_task_deadline_s: int = Field(default=3600, ge=1, le=7 * 24 * 3600)
     merges: MergeSettings = MergeSettings()
+    retention: RetentionPolicy = RetentionPolicy()
+    collection_grace_hours: int = Field(default=24, ge=0, le=366 * 24)
 
 
 class NodeEmbedder(Frozen):
@@ -148,7 +153,11 @@ class NodeLimits(Frozen):
 class NodeSettings(Frozen):
     """``NODE/node.json``: where a node gets generations from, and how it embeds queries.
 
-    ``minimum_version`` is the least version of the record with which a new node may start.
+    ``minimum_version`` is the least version of the record with which a new node may start. What
+    only generations hold that are neither active nor the next to go back to may come to
+    ``old_generations_max_bytes``: by default 4 GiB, which a small machine's disk can spare, and
+    which holds the past of some million documents that change slowly; what is further back is
+    fetched again when somebody asks for it.
     """
 
     schema_version: Literal[1] = 1
@@ -156,6 +165,7 @@ class NodeSettings(Frozen):
     peers: Peers = ()
     embedder: NodeEmbedder | None = None
     limits: NodeLimits = NodeLimits()
+    old_generations_max_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 4 << 30
     minimum_version: Annotated[int, Field(ge=1, le=MAX_INTEGER)] | None = None
 
 

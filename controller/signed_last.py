@@ -8,6 +8,7 @@ put back from it.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ class SignedLastFile:
         with files.translated(self.path):
             data = self.path.read_bytes()
         try:
-            return _parsed(parse_document(data, SignedLastDocument, 1))
+            return _parsed(data)
         except (ManifestMalformed, SchemaTooNew, TrustError, RepositoryError, KeyError) as error:
             raise SignedLastCorrupt(
                 f"{self.path} is damaged ({error}). It says which record this home signed last: "
@@ -139,14 +140,17 @@ def signed_timestamp(timestamp: bytes, roots: Sequence[Root]) -> Timestamp | Non
     return None
 
 
-def _parsed(document: SignedLastDocument) -> SignedLast:
+@functools.lru_cache(maxsize=1)
+def _parsed(data: bytes) -> SignedLast:
+    """A command reads the same bytes several times, and they grow with what is retained."""
+    document = parse_document(data, SignedLastDocument, 1)
     timestamp, snapshot, targets = (
         text.encode() for text in (document.timestamp, document.snapshot, document.targets)
     )
     if content_id(timestamp) != document.blake3:
         raise ManifestMalformed("the timestamp does not have its hash")
-    for data, what in ((timestamp, "timestamp"), (snapshot, "snapshot"), (targets, "targets")):
-        strict_metadata(data, what)
+    for each, what in ((timestamp, "timestamp"), (snapshot, "snapshot"), (targets, "targets")):
+        strict_metadata(each, what)
     signed = _timestamp(timestamp)
     signed.snapshot_meta.verify_length_and_hashes(snapshot)
     named = Metadata[Snapshot].from_bytes(snapshot).signed.meta["targets.json"]

@@ -173,6 +173,30 @@ def _told(
     revoked = set(record.revoked) - set(before.revoked)
     if revoked:
         return "revoke", max(revoked), record.reason
+    if record.collecting != before.collecting:
+        return "collect", None, _collected(before, record)
     if len(record.published) > len(before.published):
         return "publish", record.published[-1].generation_id, None
-    return record.kind, record.active, record.reason
+    return _named_or_pinned(before, record) or (record.kind, record.active, record.reason)
+
+
+def _named_or_pinned(
+    before: ControlRecord, record: ControlRecord
+) -> tuple[ReceiptKind, str, str] | None:
+    """What was done to tags and pins, of which one change touches one."""
+    for tag in set(record.tags) ^ set(before.tags):
+        return "tag" if tag in record.tags else "untag", tag.generation_id, tag.name
+    for pin in set(record.pins) - set(before.pins):
+        return "pin", pin.generation_id, pin.reason
+    for pin in set(before.pins) - set(record.pins):
+        return "unpin", pin.generation_id, pin.reason
+    return None
+
+
+def _collected(before: ControlRecord, record: ControlRecord) -> str:
+    """What a collection does to the record, in words."""
+    if record.collecting is None:
+        return "ended"
+    kept = {entry.generation_id for entry in record.published}
+    dropped = [each for entry in before.published if (each := entry.generation_id) not in kept]
+    return ": ".join(filter(None, (f"begun, {len(dropped)} dropped", ", ".join(dropped))))

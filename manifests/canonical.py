@@ -40,8 +40,20 @@ def parse_document(data: bytes, model: type[M], schema_version: int) -> M:
         ManifestMalformed: not canonical, or not of the model's form; names the field.
         SchemaTooNew: the document's ``schema_version`` is newer; names both versions.
     """
+    return _as_model(parse_canonical(data, model.__name__), data, model, schema_version)
+
+
+def parse_parsed(document: dict[str, Any], model: type[M], schema_version: int) -> M:
+    """Read a document that somebody has parsed, with :func:`parse_strict`, into ``model``.
+
+    Raises:
+        ManifestMalformed, SchemaTooNew: see :func:`parse_document`.
+    """
+    return _as_model(document, canonical_bytes(document), model, schema_version)
+
+
+def _as_model(document: dict[str, Any], data: bytes, model: type[M], schema_version: int) -> M:
     what = model.__name__
-    document = parse_canonical(data, what)
     found = document.get("schema_version")
     if type(found) is not int:
         raise ManifestMalformed(f"{what}: schema_version is missing or no number")

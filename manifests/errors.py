@@ -106,9 +106,17 @@ class GenerationNotPublished(InputError):
 class GenerationCollected(InputError):
     """What was asked for is retained no more; the facts give the range that is."""
 
+    runbook = "collected"
+
+
+class LeaseUnknown(InputError):
+    """The holder has no lease of the generation that could be renewed."""
+
 
 class GenerationRevoked(InputError):
     """The writer has withdrawn the generation: it is neither activated nor read."""
+
+    runbook = "collected"
 
 
 # --- wait -----------------------------------------------------------------------------------------
@@ -174,6 +182,12 @@ class ObjectMissing(OperatorError):
     """An object that a signed record relies on is not in the store."""
 
     runbook = "unrepairable"
+
+
+class PartsMissing(OperatorError):
+    """Objects in a store, or files in a writer's home, that are needed are not there; fsck's."""
+
+    runbook = "parts-missing"
 
 
 class StoreUnsafe(OperatorError):
@@ -388,6 +402,12 @@ class ActivationFailed(OperatorError):
     """The generation is intact but did not prove itself; the active one keeps serving."""
 
     runbook = "activation-failed"
+
+
+class LeaseExpired(OperatorError):
+    """A lease ended before it was renewed, and its generation was collected meanwhile."""
+
+    runbook = "lease-expired"
 
 
 class ReplayDiffers(OperatorError):

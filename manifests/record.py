@@ -11,7 +11,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 
 from manifests.canonical import Frozen
 from manifests.errors import (
@@ -35,9 +41,18 @@ from manifests.identifiers import (
 
 SCHEMA_VERSION = 3
 RecordKind = Literal["publish", "activate", "rollback", "revoke"]
+
+
+def _is_time(text: str) -> str:
+    datetime.fromisoformat(text)  # raises a ValueError for the 31st of February
+    return text
+
+
 TagName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 UtcTime = Annotated[
-    str, StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")
+    str,
+    StringConstraints(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$"),
+    AfterValidator(_is_time),
 ]
 _FIELDS_SINCE_2 = ("embedder_overrides", "rolled_back_from")
 _FIELDS_SINCE_3 = ("published_at", "tags", "pins", "collected", "collecting")
@@ -45,7 +60,8 @@ _FIELDS_SINCE_3 = ("published_at", "tags", "pins", "collected", "collecting")
 
 def utc_text(time: datetime) -> str:
     """A time as records give it: UTC, to the second, RFC 3339."""
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # strftime writes the year 999 in three digits, and texts are compared.
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='seconds')}Z"
 
 
 class GenerationEntry(Frozen):
@@ -158,16 +174,28 @@ class ControlRecord(Frozen):
         for entry in self.published:
             if entry.generation_id == generation_id:
                 return entry
-        high_seq = high_seq_of(generation_id)
-        if any(span.low_seq <= high_seq <= span.high_seq for span in self.collected):
-            raise self.forgotten(
-                f"{generation_id} is not retained any more", generation_id=generation_id
-            )
+        self.refuse_collected(generation_id)
         raise GenerationNotPublished(
             f"generation {generation_id} is not in the signed record; `genctl generations` lists "
             "what is, `genctl publish` adds what was built",
             generation_id=generation_id,
         )
+
+    def refuse_collected(self, generation_id: str) -> None:
+        """Refuse a generation of which the record has nothing but the commits.
+
+        Raises:
+            GenerationCollected: it was published, and is retained no more; gives the range that is.
+        """
+        if self.is_collected(generation_id):
+            raise self.forgotten(
+                f"{generation_id} is not retained any more", generation_id=generation_id
+            )
+
+    def is_collected(self, generation_id: str) -> bool:
+        """Whether it was published, by the commits that its id gives, and is retained no more."""
+        high_seq = high_seq_of(generation_id)
+        return any(span.low_seq <= high_seq <= span.high_seq for span in self.collected)
 
     def active_entry(self) -> GenerationEntry:
         """The entry of the active generation.
@@ -265,8 +293,13 @@ class ControlRecord(Frozen):
         if not entries:
             return GenerationCollected(f"{failure}; nothing can be read", **facts)
         oldest, newest = entries[0], entries[-1]
+        text = f"{failure}; reads are possible as of {oldest.high_seq} to {newest.high_seq}"
+        from_to = [self.published_at.get(each.generation_id) for each in (oldest, newest)]
+        if all(from_to):
+            text += f", published {from_to[0]} to {from_to[1]}"
+            facts["retained_low_time"], facts["retained_high_time"] = from_to
         return GenerationCollected(
-            f"{failure}; reads are possible as of {oldest.high_seq} to {newest.high_seq}",
+            text,
             **facts,
             retained_low_seq=oldest.high_seq,
             retained_high_seq=newest.high_seq,

@@ -151,10 +151,11 @@ def is_rolled_back(record: ControlRecord, generation_id: str) -> bool:
 
     A release that finds nothing new must not undo it; naming the generation to ``activate`` may.
     """
-    if record.active is None:
+    left = as_newest_schema(record).rolled_back_from
+    if record.active is None or left is None:
         return False
     high_seq = record.entry(generation_id).high_seq
-    return record.active_entry().high_seq < high_seq <= went_back_from_seq(record)
+    return record.active_entry().high_seq < high_seq <= record.entry(left).high_seq
 
 
 def went_back_from_seq(record: ControlRecord) -> int:

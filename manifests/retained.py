@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
+from pydantic import ValidationError
+
 from manifests.errors import BadSetting, WriterFenced
+from manifests.identifiers import is_generation_id
 from manifests.record import CollectedCommits, ControlRecord, Pin, Tag
 from manifests.record_changes import as_newest_schema, readable_entry
 
@@ -19,9 +22,10 @@ def with_tag(record: ControlRecord, name: str, generation_id: str) -> ControlRec
 
     Raises:
         GenerationNotPublished, GenerationCollected, GenerationRevoked: it cannot be read.
-        BadSetting: another generation has that name.
+        BadSetting: another generation has that name, or it is not one.
     """
     readable_entry(record, generation_id)
+    tag = _tag(name, generation_id)
     record = as_newest_schema(record)
     tags = {tag.name: tag for tag in record.tags}
     if name in tags and tags[name].generation_id != generation_id:
@@ -29,25 +33,33 @@ def with_tag(record: ControlRecord, name: str, generation_id: str) -> ControlRec
             f"{name} is the tag of {tags[name].generation_id}; `genctl untag` takes it away first",
             generation_id=tags[name].generation_id,
         )
-    tags[name] = Tag(name=name, generation_id=generation_id)
+    tags[name] = tag
     return record.model_copy(update={"tags": tuple(tags[each] for each in sorted(tags))})
 
 
-def without_tag(record: ControlRecord, name: str) -> ControlRecord:
-    """The next record, in which no generation has that name.
+def _tag(name: str, generation_id: str) -> Tag:
+    try:
+        if not is_generation_id(name):
+            return Tag(name=name, generation_id=generation_id)
+    except ValidationError:
+        pass
+    raise BadSetting(
+        f"{name!r} cannot be a tag: 1 to 63 lower-case letters, digits, dots, hyphens and "
+        "underscores, of which the first is a letter or a digit, and no generation's id",
+        field="name",
+    )
 
-    Raises:
-        BadSetting: none has it.
-    """
+
+def without_tag(record: ControlRecord, name: str) -> ControlRecord:
+    """The next record, in which no generation has that name; the same again changes nothing."""
     kept = tuple(tag for tag in record.tags if tag.name != name)
-    if kept == record.tags:
-        known = ", ".join(tag.name for tag in record.tags) or "there are none"
-        raise BadSetting(f"no generation has the tag {name}; tags: {known}")
     return record.model_copy(update={"tags": kept})
 
 
 def with_pin(record: ControlRecord, generation_id: str, reason: str) -> ControlRecord:
     """The next record, in which a generation is retained until its pin is taken away.
+
+    Another reason takes the place of the one before; the same again changes nothing.
 
     Raises:
         GenerationNotPublished, GenerationCollected, GenerationRevoked: it cannot be read.
@@ -60,28 +72,34 @@ def with_pin(record: ControlRecord, generation_id: str, reason: str) -> ControlR
 
 
 def without_pin(record: ControlRecord, generation_id: str) -> ControlRecord:
-    """The next record, in which a generation has no pin.
+    """The next record, in which a generation has no pin; the same again changes nothing.
 
     Raises:
-        BadSetting: it has none.
+        GenerationNotPublished, GenerationCollected: there is no such generation.
     """
+    record.entry(generation_id)
     kept = tuple(pin for pin in record.pins if pin.generation_id != generation_id)
-    if kept == record.pins:
-        raise BadSetting(f"{generation_id} is not pinned", generation_id=generation_id)
     return record.model_copy(update={"pins": kept})
 
 
-def never_collected(record: ControlRecord) -> set[str]:
-    """The generations that the record cannot do without.
+def never_collected(record: ControlRecord) -> dict[str, tuple[str, ...]]:
+    """The generations that the record cannot do without, and why, in words.
 
     The active one, the one a rollback goes to, the one it was gone back from, and the newest, upon
     which the next is built.
     """
     readable = [entry.generation_id for entry in record.retained_entries()]
     before = readable[: readable.index(record.active)] if record.active in readable else []
-    needed = {record.active, record.rolled_back_from, *before[-1:]}
-    needed |= {entry.generation_id for entry in record.published[-1:]}
-    return {each for each in needed if each is not None}
+    needed: dict[str, tuple[str, ...]] = {}
+    for generation_id, why in (
+        (record.active, "active"),
+        (before[-1] if before else None, "the one that a rollback goes to"),
+        (record.rolled_back_from, "the one that was gone back from"),
+        (record.published[-1].generation_id if record.published else None, "newest"),
+    ):
+        if generation_id is not None:
+            needed[generation_id] = (*needed.get(generation_id, ()), why)
+    return needed
 
 
 def with_collection_begun(
@@ -102,7 +120,7 @@ def with_collection_begun(
     """
     named = {tag.generation_id for tag in record.tags}
     named |= {pin.generation_id for pin in record.pins}
-    kept = dropped & (named | never_collected(record))
+    kept = dropped & (named | never_collected(record).keys())
     if kept:
         raise BadSetting(
             f"{min(kept)} cannot be collected: it is tagged, pinned, active, newest, or on the way "

@@ -14,6 +14,9 @@ from controller.terminal import emit_json, facts, plural, printable, say, size, 
 if TYPE_CHECKING:
     from controller.writer import WriterHome
     from manifests.generation import GenerationManifest
+    from manifests.record import ControlRecord
+
+MAX_SHOWN_RANGES = 8
 
 
 def described(manifest: GenerationManifest) -> dict[str, Any]:
@@ -31,21 +34,14 @@ def described(manifest: GenerationManifest) -> dict[str, Any]:
 @home_argument
 @json_option
 def generations(home: Path, as_json: bool) -> None:
-    """List the generations built here."""
+    """List the generations that are retained, and those built here that wait to be published."""
+    from controller.generation_list import listed
+
     writer = open_writer(home)
     record = writer.current().signed.record
-    published = {entry.generation_id for entry in record.published}
-    listed = [
-        described(manifest)
-        | {
-            "built_at": manifest.built_at,
-            "published": manifest.generation_id in published,
-            "active": manifest.generation_id == record.active,
-        }
-        for manifest in writer.built()
-    ]
+    found = listed(writer, record)
     if as_json:
-        emit_json(listed)
+        emit_json(found)
         return
     table(
         [
@@ -53,19 +49,43 @@ def generations(home: Path, as_json: bool) -> None:
             ("commits", "right"),
             ("documents", "right"),
             ("size", "right"),
+            ("published (UTC)", "left"),
             ("state", "left"),
         ],
-        [
-            [
-                each["generation_id"],
-                f"{each['low_seq']}–{each['high_seq']}",
-                f"{each['documents']:,}",
-                size(each["bytes"]),
-                "active" if each["active"] else "published" if each["published"] else "built",
-            ]
-            for each in listed
-        ],
+        [_row(each) for each in found],
     )
+    if record.collected:
+        say(f"Collected, and retained no more: {_told_ranges(record)}.")
+    if record.collecting is not None:
+        say(f"A collection is under way, or was interrupted: `genctl gc {home}` finishes it.")
+
+
+def _row(each: dict[str, Any]) -> list[str]:
+    return [
+        each["generation_id"],
+        f"{each['low_seq']}–{each['high_seq']}",
+        "" if each["documents"] is None else f"{each['documents']:,}",
+        "" if each["bytes"] is None else size(each["bytes"]),
+        (each["published_at"] or "")[:16].replace("T", " "),
+        "; ".join(_states(each)),
+    ]
+
+
+def _states(each: dict[str, Any]) -> list[str]:
+    state = "published" if each["published"] else "built"
+    return [
+        "revoked" if each["revoked"] else "active" if each["active"] else state,
+        *([] if each["in_home"] else ["not here"]),
+        *(["tagged " + ", ".join(each["tags"])] if each["tags"] else []),
+        *([f"pinned: {printable(each['pin'])}"] if each["pin"] else []),
+    ]
+
+
+def _told_ranges(record: ControlRecord) -> str:
+    spans = [(span.low_seq, span.high_seq) for span in record.collected]
+    if len(spans) > MAX_SHOWN_RANGES:
+        return f"commits of {spans[0][0]}–{spans[-1][1]}, in {len(spans):,} ranges"
+    return "commits " + ", ".join(f"{a}–{b}" if a < b else f"{a}" for a, b in spans)
 
 
 @click.command()
@@ -75,16 +95,16 @@ def generations(home: Path, as_json: bool) -> None:
 def show(home: Path, generation: str, as_json: bool) -> None:
     """Show all that a generation is.
 
-    For each artifact: what loss it survives, and at what cost.
+    For each artifact: what loss it survives, and at what cost. One that was revoked or collected is
+    not shown.
     """
     writer = open_writer(home)
+    said = _said_of(_record_of(writer), generation)
     manifest = writer.manifest(generation)
     stores = _stores_survived(manifest, writer.settings.stores)
-    override = _override_of(writer, generation)
+    override = said["embedder_override"]
     if as_json:
-        emit_json(
-            manifest.model_dump(mode="json") | {"stores": stores, "embedder_override": override}
-        )
+        emit_json(manifest.model_dump(mode="json") | {"stores": stores} | said)
         return
     commits, counts = manifest.commits, manifest.counts
     store_count, survived = len(stores["urls"]), stores["artifacts"]
@@ -93,6 +113,9 @@ def show(home: Path, generation: str, as_json: bool) -> None:
         f"Generation {manifest.generation_id} of shard {manifest.shard}",
         [
             ("built", manifest.built_at),
+            *([("published", said["published_at"])] if said["published_at"] else []),
+            *([("tags", ", ".join(said["tags"]))] if said["tags"] else []),
+            *([("pinned", printable(said["pin"]))] if said["pin"] else []),
             ("commits", f"{commits.low_seq} to {commits.high_seq}"),
             ("parent", commits.parent_generation_id or "none"),
             ("documents", f"{counts.documents:,} live of {counts.rows:,} rows"),
@@ -130,15 +153,34 @@ def show(home: Path, generation: str, as_json: bool) -> None:
     )
 
 
-def _override_of(writer: WriterHome, generation_id: str) -> dict[str, Any] | None:
-    """The signed leave for nodes with another embedder; none is shown if the store is silent."""
+def _record_of(writer: WriterHome) -> ControlRecord | None:
+    """The signed record; ``None`` if the store is silent."""
     from manifests.errors import GenctlError
 
     try:
-        override = writer.current().signed.record.override_of(generation_id)
+        return writer.current().signed.record
     except GenctlError:
         return None
-    return override.model_dump(mode="json") if override else None
+
+
+def _said_of(record: ControlRecord | None, generation_id: str) -> dict[str, Any]:
+    """What the record says of a generation besides its manifest.
+
+    Raises:
+        GenerationRevoked, GenerationCollected: it is not to be read any more.
+    """
+    if record is None:
+        return {"embedder_override": None, "published_at": None, "tags": [], "pin": None}
+    record.refuse_revoked(generation_id)
+    record.refuse_collected(generation_id)
+    override = record.override_of(generation_id)
+    pins = {pin.generation_id: pin.reason for pin in record.pins}
+    return {
+        "embedder_override": override.model_dump(mode="json") if override else None,
+        "published_at": record.published_at.get(generation_id),
+        "tags": [tag.name for tag in record.tags if tag.generation_id == generation_id],
+        "pin": pins.get(generation_id),
+    }
 
 
 def _stores_survived(manifest: GenerationManifest, urls: Sequence[str]) -> dict[str, Any]:

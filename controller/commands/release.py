@@ -121,7 +121,7 @@ def activate(home: Path, generation: str, as_json: bool) -> None:
 def release(home: Path, as_json: bool) -> None:
     """Build, publish and activate in one go.
 
-    With nothing new since a rollback, the rollback stands.
+    With nothing new since a rollback, the rollback stands, and what was revoked stays so.
     """
     from manifests.record_changes import is_rolled_back
 
@@ -134,8 +134,9 @@ def release(home: Path, as_json: bool) -> None:
         _tell_published(reports)
     generation_id = built.manifest.generation_id
     record = writer.current().signed.record
-    undone = is_rolled_back(record, generation_id)
-    activated = not undone and writer.activate(generation_id)
+    revoked = generation_id in record.revoked
+    undone = is_rolled_back(record, generation_id) and not revoked
+    activated = not undone and not revoked and writer.activate(generation_id)
     if as_json:
         emit_json(
             described(built.manifest)
@@ -144,7 +145,14 @@ def release(home: Path, as_json: bool) -> None:
                 "uploaded_bytes": sum(report["uploaded_bytes"] for report in reports),
                 "activated": activated,
                 "rolled_back": undone,
+                "revoked": revoked,
             }
+        )
+    elif revoked:
+        say(
+            f"{generation_id} stays revoked, and there is nothing newer; "
+            f"{record.active or 'nothing'} is active.\n"
+            "  `genctl ingest` what is to be otherwise, then run this command again"
         )
     elif undone:
         say(

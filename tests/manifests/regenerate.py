@@ -11,7 +11,9 @@ from manifests.canonical import to_canonical
 from manifests.generation import seal
 from manifests.identifiers import content_id
 from manifests.receipts import BrokenLine, Receipt
-from manifests.record import EmbedderOverride
+from manifests.record import ControlRecord, EmbedderOverride
+from manifests.record_changes import with_published, with_revoked
+from manifests.retained import with_collection_begun, with_pin, with_tag
 from tests.manifests import samples
 
 FOLDER = Path(__file__).parent / "golden"
@@ -32,6 +34,17 @@ RECEIPT = Receipt(
 )
 
 
+def collecting() -> ControlRecord:
+    """A record that has something in each of its fields but for an override and a canary."""
+    *entries, newest = samples.entries(10, 20, 30, 40, 50, 60)
+    record = samples.record(10, 20, 30, 40, 50)
+    first, second, third, _, fifth = (each.generation_id for each in entries)
+    record = with_published(record, newest, samples.NOW)
+    record = with_pin(with_tag(record, "blue", third), third, "what the paper cites")
+    record = with_revoked(record, fifth, "it leaks")
+    return with_collection_begun(record, {first, second}, content_id(b"a collection"))
+
+
 def golden_bytes() -> dict[str, bytes]:
     """The content of every golden file, by its name."""
     record = samples.record(10, 20, 30, active=20)
@@ -43,12 +56,13 @@ def golden_bytes() -> dict[str, bytes]:
         dimensions=samples.EMBEDDER.dimensions,
         reason="a new model",
     )
-    overridden = record.model_copy(update={"embedder_overrides": (override,)})
+    overridden = record.model_copy(update={"schema_version": 2, "embedder_overrides": (override,)})
     return {
         "generation_manifest.v1.json": to_canonical(seal(samples.body(schema_version=1))),
         "generation_manifest.v2.json": to_canonical(samples.merged_manifest()),
         "control_record.v1.json": to_canonical(older),
         "control_record.v2.json": to_canonical(overridden),
+        "control_record.v3.json": to_canonical(collecting()),
         "receipt.v1.json": to_canonical(RECEIPT),
     }
 

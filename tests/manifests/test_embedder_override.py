@@ -65,7 +65,7 @@ def test_row_4_a_genctl_that_knows_no_overrides_refuses_a_record_that_may_have_t
     assert caught.value.facts == {"found_version": 2, "known_version": 1}
     with pytest.raises(SchemaTooNew):
         parse_document(
-            V2.replace(b'"schema_version":2', b'"schema_version":3'), ControlRecord, SCHEMA_VERSION
+            V2.replace(b'"schema_version":2', b'"schema_version":4'), ControlRecord, SCHEMA_VERSION
         )
 
 

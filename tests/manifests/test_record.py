@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from manifests.canonical import parse_document, to_canonical
@@ -8,21 +10,29 @@ from manifests.errors import (
     GenerationCollected,
     GenerationNotPublished,
     GenerationRevoked,
+    ManifestMalformed,
     NothingPublished,
     UnsignedRollback,
+    WriterFenced,
 )
-from manifests.record import SCHEMA_VERSION, ControlRecord
+from manifests.record import SCHEMA_VERSION, ControlRecord, utc_text
 from manifests.record_changes import (
+    as_newest_schema,
+    is_rolled_back,
+    readable_entry,
     rollback_target,
     went_back_from_seq,
     with_active,
     with_published,
+    with_revoked,
     with_rollback,
 )
+from manifests.retained import with_collection_begun, with_collection_ended, with_pin, with_tag
 from tests.manifests import samples
 from tests.manifests.samples import NOW
 
 EMPTY = ControlRecord(shard="main", kind="publish", writer_epoch=1)
+TOKEN = "f" * 64
 UNKNOWN = "g000000000099-0123456789ab"
 
 
@@ -45,8 +55,10 @@ def test_row_58_as_of_before_the_oldest_is_collected_and_gives_the_range(asked: 
         "as_of_commit_seq": asked,
         "retained_low_seq": 10,
         "retained_high_seq": 30,
+        "retained_low_time": utc_text(NOW),
+        "retained_high_time": utc_text(NOW),
     }
-    assert "10 to 30" in caught.value.message
+    assert f"10 to 30, published {utc_text(NOW)} to {utc_text(NOW)}" in caught.value.message
 
 
 def test_row_58_what_is_not_retained_is_never_read() -> None:
@@ -143,12 +155,144 @@ def test_a_record_says_what_it_went_back_from_until_that_is_active_again() -> No
     )
 
 
-def test_a_record_of_version_1_goes_back_as_one_of_version_2() -> None:
-    record = samples.record(10, 20).model_copy(update={"schema_version": 1})
-    old = record.published[0].generation_id
-    assert with_rollback(record, old, "bad answers").schema_version == 2
-    written = record.model_copy(update={"kind": "rollback", "active": old})
-    assert went_back_from_seq(written) == 20
+def of_version(version: int, *high_seqs: int) -> ControlRecord:
+    """A record as an older genctl wrote it."""
+    record = samples.record(*high_seqs)
+    return record.model_copy(update={"schema_version": version, "published_at": {}})
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_record_of_an_older_schema_goes_back_and_publishes_as_one_of_the_newest(
+    version: int,
+) -> None:
+    record = of_version(version, 10, 20)
+    old, new = (entry.generation_id for entry in record.published)
+    back = with_rollback(record, old, "bad answers")
+    assert (back.schema_version, back.rolled_back_from) == (SCHEMA_VERSION, new)
+    (entry,) = samples.entries(10, 20, 30)[2:]
+    after = with_published(record, entry, NOW)
+    assert after.schema_version == SCHEMA_VERSION
+    assert after.published_at == {entry.generation_id: "2026-11-20T12:00:00Z"}
+    assert with_active(record, new).schema_version == version
+
+
+def test_a_record_of_version_1_that_went_back_still_says_so_in_the_newest() -> None:
+    record = of_version(1, 10, 20)
+    old, new = (entry.generation_id for entry in record.published)
+    went_back = record.model_copy(update={"kind": "rollback", "active": old})
+    assert went_back_from_seq(went_back) == 20
+    assert is_rolled_back(went_back, new)
+    assert as_newest_schema(went_back).rolled_back_from == new
+    assert as_newest_schema(record).rolled_back_from is None
+
+
+def test_publishing_later_by_a_clock_that_was_set_back_is_not_earlier() -> None:
+    first, second = samples.entries(10, 20)
+    record = with_published(EMPTY, first, NOW)
+    record = with_published(record, second, NOW - timedelta(days=1))
+    assert record.published_at[second.generation_id] == record.published_at[first.generation_id]
+
+
+def test_row_47_nothing_is_published_while_a_collection_is_under_way() -> None:
+    (entry,) = samples.entries(10, 20, 30)[2:]
+    record = with_collection_begun(samples.record(10, 20), set(), TOKEN)
+    with pytest.raises(WriterFenced) as caught:
+        with_published(record, entry, NOW)
+    assert caught.value.facts == {"collecting": TOKEN}
+    assert with_published(with_collection_ended(record, TOKEN), entry, NOW).collecting is None
+
+
+@pytest.mark.parametrize("text", ["2026-02-31T00:00:00Z", "2026-11-20T25:00:00Z"])
+def test_row_3_a_time_that_no_calendar_has_is_refused(text: str) -> None:
+    record = samples.record(10)
+    written = to_canonical(record).replace(b"2026-11-20T12:00:00Z", text.encode())
+    with pytest.raises(ManifestMalformed):
+        parse_document(written, ControlRecord, SCHEMA_VERSION)
+
+
+# --- revoked ----------------------------------------------------------------------------------
+
+
+def test_row_59_a_revoked_generation_is_neither_activated_nor_gone_back_to_nor_read() -> None:
+    record = samples.record(10, 20, 30)
+    first, second, third = (entry.generation_id for entry in record.published)
+    revoked = with_revoked(record, second, "it leaks")
+    assert (revoked.kind, revoked.reason, revoked.active) == ("revoke", "it leaks", third)
+    assert revoked.published == record.published
+    assert [entry.generation_id for entry in revoked.retained_entries()] == [first, third]
+    for refused in (
+        lambda: with_active(revoked, second),
+        lambda: with_rollback(revoked, second, "why"),
+        lambda: revoked.as_of(25),
+        lambda: readable_entry(revoked, second),
+    ):
+        with pytest.raises(GenerationRevoked) as caught:
+            refused()
+        assert caught.value.facts == {"generation_id": second, "readable_before": first}
+    assert rollback_target(revoked) == first
+    assert with_revoked(revoked, second, "another reason") is revoked
+
+
+def test_row_59_revoking_the_active_one_goes_back_and_says_from_where() -> None:
+    record = samples.record(10, 20, 30)
+    first, second, third = (entry.generation_id for entry in record.published)
+    revoked = with_revoked(record, third, "it leaks")
+    assert (revoked.active, revoked.rolled_back_from) == (second, third)
+    assert went_back_from_seq(revoked) == 30
+    further = with_revoked(revoked, second, "this one too")
+    assert (further.active, further.rolled_back_from) == (first, third)
+    (entry,) = samples.entries(10, 20, 30, 40)[3:]
+    forward = with_active(with_published(further, entry, NOW), entry.generation_id)
+    assert (forward.rolled_back_from, forward.revoked) == (None, (third, second))
+    with pytest.raises(NothingPublished):
+        with_revoked(further, first, "all of them")
+
+
+def test_row_59_revoking_what_is_not_active_is_no_rollback_of_what_waits_to_be_activated() -> None:
+    record = samples.record(10, 20, 30, active=20)
+    first, _, third = (entry.generation_id for entry in record.published)
+    assert not is_rolled_back(with_revoked(record, first, "it leaks"), third)
+    assert with_revoked(record, third, "it leaks").active == record.active
+
+
+def test_row_59_a_revocation_takes_tags_and_pins_away() -> None:
+    record = samples.record(10, 20)
+    first, second = (entry.generation_id for entry in record.published)
+    record = with_pin(with_tag(with_tag(record, "blue", first), "red", second), first, "a paper")
+    revoked = with_revoked(record, first, "it leaks")
+    assert [tag.name for tag in revoked.tags] == ["red"]
+    assert revoked.pins == ()
+
+
+# --- as of a time -----------------------------------------------------------------------------
+
+
+def hourly(*high_seqs: int) -> ControlRecord:
+    """One generation an hour, the first at NOW."""
+    record = EMPTY
+    for hours, entry in enumerate(samples.entries(*high_seqs)):
+        record = with_published(record, entry, NOW + timedelta(hours=hours))
+    return record
+
+
+@pytest.mark.parametrize(("minutes", "answered"), [(0, 10), (59, 10), (60, 20), (600, 30)])
+def test_as_of_a_time_is_the_newest_that_was_published_by_then(minutes: int, answered: int) -> None:
+    assert hourly(10, 20, 30).as_of_time(NOW + timedelta(minutes=minutes)).high_seq == answered
+
+
+def test_row_58_as_of_a_time_before_the_oldest_is_collected_and_gives_the_range() -> None:
+    with pytest.raises(GenerationCollected) as caught:
+        hourly(10, 20, 30).as_of_time(NOW - timedelta(seconds=1))
+    assert caught.value.facts["retained_low_seq"] == 10
+    assert "2026-11-20T11:59:59Z" in caught.value.message
+
+
+def test_as_of_a_time_those_of_unknown_time_are_older_than_all_others() -> None:
+    record = of_version(2, 10, 20)
+    (entry,) = samples.entries(10, 20, 30)[2:]
+    record = with_published(record, entry, NOW)
+    assert record.as_of_time(NOW - timedelta(days=9)).high_seq == 20
+    assert record.as_of_time(NOW).high_seq == 30
 
 
 def test_a_rollback_takes_a_published_and_retained_generation() -> None:
