@@ -15,7 +15,7 @@ endif
 COUNT ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check baseline races conformance bench quality lock clean
+.PHONY: help demo test check baseline races lifetimes conformance bench quality lock clean
 
 help: ## show this list
 	@echo 'usage: make TARGET'
@@ -43,6 +43,9 @@ baseline: $(READY) ## take into .secrets.baseline what looks like a secret and i
 
 races: $(READY) ## have writers race (COUNT=100000 on each kind of store takes about an hour)
 	$(VENV)/bin/python -m tests.builder.race_rounds $(COUNT)
+
+lifetimes: $(READY) ## have a home live through anything (STEPS=10000 takes about ten minutes)
+	$(VENV)/bin/python -m tests.system.lifetimes $(STEPS) $(SEED)
 
 conformance: $(READY) ## run the public TUF conformance suite against a node's trust code (SUITE=its checkout)
 	@[ -n '$(SUITE)' ] || { echo 'usage: make conformance SUITE=DIR (a checkout of' \

@@ -24,6 +24,7 @@ from builder.shelf import Shelf
 from index.residence import Residence
 from manifests.errors import DiskError, WriterFenced
 from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
+from manifests.identifiers import high_seq_of
 from manifests.names import manifest_target, symbol_key
 from manifests.record import ControlRecord, entry_of
 from manifests.record_changes import with_published
@@ -100,8 +101,12 @@ class Publisher:
             for artifact in due.values()
         )
 
-    def publish(self, generation_id: str, now: datetime, progress: Progress) -> PublishReport:
+    def publish(
+        self, generation_id: str, now: Callable[[], datetime], progress: Progress
+    ) -> PublishReport:
         """Upload what is missing and sign the record that names the generation.
+
+        ``now`` is asked again once all is sent: nobody could read the generation before.
 
         One that is published already is compared with the store, manifest and symbols, and what
         was lost or damaged there is sent again.
@@ -109,8 +114,9 @@ class Publisher:
         Raises:
             ArtifactHashMismatch: an artifact is damaged in the writer's home.
             GenerationUnknown: it was not built here.
-            WriterFenced: another home writes to this shard, or moved the record first, or symbols
-                that were sent, or had been there, are gone from the store.
+            GenerationCollected: it was published once, and is retained no more.
+            WriterFenced: another home writes to this shard, or moved the record first, or collects;
+                or symbols that were sent, or had been there, are gone from the store.
             CommitRangeGap: a generation before it was not published yet.
             StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
         """
@@ -123,12 +129,17 @@ class Publisher:
             return _report(
                 manifest, self.restore([generation_id], progress), already_published=True
             )
-        successor = with_published(record, entry_of(manifest, data), now)
+        if record.published and manifest.commits.high_seq <= record.published[-1].high_seq:
+            record.entry(generation_id)  # refuses what was collected
+        entry = entry_of(manifest, data)
+        with_published(record, entry, now())  # refuses before anything is sent
         sent_before = self._sent(record)
         to_send = [a for a in manifest.artifacts if a.blake3 not in sent_before]
         sent = self._send_all(to_send, self._is_whole, progress)
         self._refuse_if_collected(to_send)
-        self._repository.commit(current, successor, now, [(manifest_target(generation_id), data)])
+        time = now()
+        successor = with_published(record, entry, time)
+        self._repository.commit(current, successor, time, [(manifest_target(generation_id), data)])
         self._clear_shelf(manifest.artifacts)
         return _report(manifest, sent, already_published=False)
 
@@ -302,5 +313,6 @@ def _report(
 
 def pending(current: CurrentState, resident: list[str], up_to: str) -> list[str]:
     """The built generations up to ``up_to`` that the record does not name yet, oldest first."""
-    named = {entry.generation_id for entry in current.signed.record.published}
-    return [g for g in resident if g not in named and g <= up_to]
+    # What is older than the newest one and not named was collected.
+    newest = [high_seq_of(each.generation_id) for each in current.signed.record.published[-1:]]
+    return [g for g in resident if g <= up_to and all(high_seq_of(g) > seq for seq in newest)]

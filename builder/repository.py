@@ -45,7 +45,7 @@ from manifests.errors import (
 from manifests.identifiers import content_id
 from manifests.names import CONTROL_TARGET, manifest_target, metadata_key, target_key
 from manifests.record import ControlRecord
-from store.port import Store
+from store.port import Store, VersionedBytes
 from store.signed import LIMITS_BYTES, SIGNED_AT, SignedState, signed_state, trusted_root
 
 TIMESTAMP_KEY = metadata_key("timestamp.json")
@@ -118,6 +118,17 @@ class Repository:
             ObjectMissing: the store holds no record.
             UnsignedRecord, TrustError: what it holds is not signed by this home's keys.
         """
+        found = self._timestamp_now()
+        while True:
+            try:
+                return self._signed(found)
+            except ObjectMissing:
+                # A collection takes old versions: who stalled in between reads the newest instead.
+                before, found = found, self._timestamp_now()
+                if found.version == before.version:
+                    raise
+
+    def _timestamp_now(self) -> VersionedBytes:
         found = self._store.get_versioned(TIMESTAMP_KEY, limit_bytes=TIMESTAMP_LIMIT_BYTES)
         if found is None:
             raise ObjectMissing(
@@ -125,6 +136,9 @@ class Repository:
                 "has lost its record, or `genctl init` was interrupted",
                 store=self._store.url,
             )
+        return found
+
+    def _signed(self, found: VersionedBytes) -> CurrentState:
         try:
             return CurrentState(signed_state(self._root, found.data, self._get), found.version)
         except UnsignedRecord:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from tuf.api.metadata import Timestamp
 
+from builder.collect import end_interrupted
 from builder.publish import Progress, PublishReport, pending
 from builder.repository import CurrentState
 from commits.documents import DocumentRules
@@ -166,6 +167,8 @@ class WriterHome(SigningHome):
                     generation_id=chosen,
                 )
             repository = self.ready_to_sign()
+            known = self.signed_last.read()
+            end_interrupted(repository, known.record if known else None, clock.now())
             publisher = self.publisher()
             current = repository.current()
             publisher.check_own(current.signed.record)
@@ -176,7 +179,7 @@ class WriterHome(SigningHome):
             progress: Progress = no_progress
             if on_start is not None:
                 progress = on_start(publisher.size_bytes_to_send(due, current.signed.record))
-            return [publisher.publish(each, clock.now(), progress) for each in due]
+            return [publisher.publish(each, clock.now, progress) for each in due]
 
     def restore(
         self, generation_ids: Sequence[str], progress: Progress, *, but: Collection[str] = ()

@@ -265,6 +265,17 @@ def remove_file(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_empty_folder(folder: Path) -> None:
+    """Remove ``folder`` if it is there and nothing is in it."""
+    step("rmdir", folder)
+    with translated(folder):
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}:
+                raise
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what writes that were cut off left in ``folder``. The caller holds its lock."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):

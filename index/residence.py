@@ -14,7 +14,9 @@ bytes on disk.
 from __future__ import annotations
 
 import contextlib
+import re
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from durable import files
@@ -31,6 +33,7 @@ from manifests.identifiers import is_generation_id
 from manifests.record import GenerationEntry, accept_manifest
 
 MANIFEST_FILE = "manifest.json"
+_ARTIFACT_ID = re.compile(r"[0-9a-f]{64}")
 
 
 class Residence:
@@ -181,3 +184,72 @@ class Residence:
         """
         manifest = accept_manifest(self.manifest_bytes(entry.generation_id), entry, shard)
         return verify_generation(manifest, self.folder(entry.generation_id))
+
+    def forget(self, generation_id: str) -> None:
+        """Have a generation be resident no more; one that is not here is no error.
+
+        Its folder goes by one rename, so that a crash leaves it whole or not at all. Its artifacts
+        stay until :meth:`discard`. The caller holds the lock.
+
+        Raises:
+            GenerationUnknown: this is no generation's id.
+            DiskError: the disk refuses.
+        """
+        if not is_generation_id(generation_id):
+            raise GenerationUnknown(
+                f"{generation_id!r} is not the id of a generation", generation_id=generation_id
+            )
+        folder = self.generations / generation_id
+        leaving = self.generations / f"{files.TEMPORARY_PREFIX}forgotten-{generation_id}"
+        files.remove_tree(leaving)
+        if folder.exists():
+            files.move(folder, leaving)
+            files.remove_tree(leaving)
+
+    def unreferenced(self, but: Collection[str] = ()) -> list[tuple[str, int]]:
+        """The artifacts that no resident generation has, in the order of their ids.
+
+        Args:
+            but: ids of artifacts that something else needs.
+
+        Returns:
+            ``(artifact id, bytes)``; only plain files whose names are ids.
+
+        Raises:
+            ManifestError: a resident generation's manifest cannot be read, so that nobody can say.
+            DiskError: the disk refuses.
+        """
+        needed = set(but)
+        for generation_id in self.resident_ids():
+            manifest = parse_manifest(self.manifest_bytes(generation_id))
+            needed.update(artifact.blake3 for artifact in manifest.artifacts)
+        return [found for found in self.kept_artifacts() if found[0] not in needed]
+
+    def kept_artifacts(self) -> list[tuple[str, int]]:
+        """The artifacts that are here, whatever for: ``(artifact id, bytes)``, in order of the ids.
+
+        Raises:
+            DiskError: the disk refuses.
+        """
+        if not self.artifacts.is_dir():
+            return []
+        found = []
+        with files.translated(self.artifacts):
+            for path in self.artifacts.iterdir():
+                if _ARTIFACT_ID.fullmatch(path.name):
+                    entry = path.lstat()
+                    if stat.S_ISREG(entry.st_mode):
+                        found.append((path.name, entry.st_size))
+        return sorted(found)
+
+    def discard(self, artifact_id: str) -> None:
+        """Remove an artifact, and its table if there is one; an absent one is no error.
+
+        The caller holds the lock, and knows that nothing needs it (:meth:`unreferenced`).
+
+        Raises:
+            DiskError: the disk refuses.
+        """
+        # The artifact last: as long as it is there, it is found again after a crash.
+        files.remove_file(self.tables / artifact_id)
+        files.remove_file(self.artifacts / artifact_id)

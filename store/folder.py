@@ -18,6 +18,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from durable.files import (
@@ -25,6 +26,7 @@ from durable.files import (
     fsync_folder,
     locked,
     make_folder,
+    remove_empty_folder,
     remove_file,
     replace_file,
     translated,
@@ -42,6 +44,7 @@ from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes
 
 LOCK_NAME = ".genctl-store"
 PIECE_SIZE_BYTES = 1 << 20
+CREATE_ATTEMPTS = 100
 MAX_MUTABLE_SIZE_BYTES = 64 << 20
 """The longest object that :meth:`FolderStore.compare_and_swap` reads to compare its version."""
 
@@ -59,7 +62,7 @@ _UNREACHABLE = {
     errno.ETIMEDOUT,
 }
 
-_Entry = tuple[str, int | None]
+_Entry = tuple[str, os.stat_result | None]
 
 
 class FolderStore:
@@ -145,15 +148,26 @@ class FolderStore:
         path = self._root / key
         with self._answering(path):
             self._check_mounted()
-            self._make_durable(path.parent)
-            if create_file(path, parts):
-                return True
-            if path.is_dir() and not path.is_symlink():
-                raise self._obstructed(path, "a folder", "see what is in it and move it away")
-            self.stat(key)  # refuses a link
-            # Whoever created the object may have died before its name was durable.
-            fsync_folder(path.parent)
-            return False
+            for attempts_left in reversed(range(CREATE_ATTEMPTS)):
+                try:
+                    return self._created(key, parts)
+                except DiskError as error:
+                    # A deletion may have found the object's folder empty, and have removed it.
+                    if not (attempts_left and isinstance(error.__cause__, FileNotFoundError)):
+                        raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _created(self, key: str, parts: Sequence[bytes | memoryview]) -> bool:
+        path = self._root / key
+        self._make_durable(path.parent)
+        if create_file(path, parts):
+            return True
+        if path.is_dir() and not path.is_symlink():
+            raise self._obstructed(path, "a folder", "see what is in it and move it away")
+        self.stat(key)  # refuses a link
+        # Whoever created the object may have died before its name was durable.
+        fsync_folder(path.parent)
+        return False
 
     def compare_and_swap(self, key: str, data: bytes, expected: str | None) -> bool:
         """See :meth:`store.port.Store.compare_and_swap`."""
@@ -194,8 +208,9 @@ class FolderStore:
         return ObjectInfo(key, found.st_size)
 
     def delete(self, key: str) -> None:
-        """See :meth:`store.port.Store.delete`; folders stay, with or without something in them.
+        """See :meth:`store.port.Store.delete`; the folder that held the object goes if it is empty.
 
+        A folder in the object's place stays, with or without something in it.
         A link or a device in the object's place is removed; what a link leads to is left alone.
         """
         check_key(key)
@@ -208,6 +223,8 @@ class FolderStore:
                 is_there = False
             if is_there:
                 remove_file(path)
+                if path.parent != self._root:
+                    remove_empty_folder(path.parent)
 
     def _missing(self, key: str) -> ObjectMissing:
         return ObjectMissing(f"{self.url} has no object {key}", store=self.url, key=key)
@@ -304,16 +321,17 @@ class FolderStore:
 
     def _walk(self, base: str, prefix: str) -> Iterator[ObjectInfo]:
         """The objects under ``prefix`` in the folder ``base`` (empty, or ending in a slash)."""
-        for name, size_bytes in self._entries(base):
+        for name, found in self._entries(base):
             key = base + name
-            if size_bytes is None:
+            if found is None:
                 if key.startswith(prefix) or prefix.startswith(key):
                     yield from self._walk(key, prefix)
             elif key.startswith(prefix):
-                yield ObjectInfo(key, size_bytes)
+                modified_at = datetime.fromtimestamp(found.st_mtime, UTC)
+                yield ObjectInfo(key, found.st_size, modified_at)
 
     def _entries(self, base: str) -> Sequence[_Entry]:
-        """The objects in one folder with their sizes, and its folders (``name/``, ``None``)."""
+        """The objects in one folder with what is known of them, and its folders (``name/``)."""
         entries: list[_Entry] = []
         folder = self._root / base
         with self._answering(folder):
@@ -326,12 +344,11 @@ class FolderStore:
                             entries.append((f"{entry.name}/", None))
                         elif entry.is_file(follow_symlinks=False):
                             with contextlib.suppress(FileNotFoundError):
-                                size_bytes = entry.stat(follow_symlinks=False).st_size
-                                entries.append((entry.name, size_bytes))
+                                entries.append((entry.name, entry.stat(follow_symlinks=False)))
             except (FileNotFoundError, NotADirectoryError):
                 self._check_mounted()
         # A slash sorts after "-" and ".", so a folder must be sorted with its slash.
-        return sorted(entries)
+        return sorted(entries, key=lambda entry: entry[0])
 
 
 def _read(descriptor: int, offset: int, length: int) -> bytes:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
 from manifests.errors import LengthExceeded, ObjectMissing
 from manifests.identifiers import content_id
@@ -12,11 +13,18 @@ from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes
 
 
 class MemoryStore:
-    """A :class:`store.port.Store` that lives as long as the object does; safe among threads."""
+    """A :class:`store.port.Store` that lives as long as the object does; safe among threads.
 
-    def __init__(self, name: str = "store") -> None:
+    ``now`` tells when objects are written; without it, nobody knows.
+    """
+
+    def __init__(
+        self, name: str = "store", now: Callable[[], datetime | None] = lambda: None
+    ) -> None:
         self._name = name
+        self._now = now
         self._objects: dict[str, bytes] = {}
+        self._modified_at: dict[str, datetime | None] = {}
         self._lock = threading.Lock()
 
     @property
@@ -66,7 +74,7 @@ class MemoryStore:
         with self._lock:
             if key in self._objects:
                 return False
-            self._objects[key] = data
+            self._objects[key], self._modified_at[key] = data, self._now()
             return True
 
     def compare_and_swap(self, key: str, data: bytes, expected: str | None) -> bool:
@@ -76,17 +84,19 @@ class MemoryStore:
             current = self._objects.get(key)
             if (None if current is None else content_id(current)) != expected:
                 return False
-            self._objects[key] = bytes(data)
+            self._objects[key], self._modified_at[key] = bytes(data), self._now()
             return True
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See :meth:`store.port.Store.list`; shows the objects of the moment it is called."""
         check_prefix(prefix)
         with self._lock:
-            found = sorted(
-                (key, len(data)) for key, data in self._objects.items() if key.startswith(prefix)
-            )
-        return (ObjectInfo(key, size_bytes) for key, size_bytes in found)
+            found = [
+                ObjectInfo(key, len(data), self._modified_at[key])
+                for key, data in sorted(self._objects.items())
+                if key.startswith(prefix)
+            ]
+        return iter(found)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """See :meth:`store.port.Store.stat`."""

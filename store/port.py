@@ -7,16 +7,22 @@ in ``tests/store/contract.py`` and translates its library's errors into the ones
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store says of an object without reading it."""
+    """What a store says of an object without reading it.
+
+    ``modified_at`` is when it was last written, by the store's own clock. Listings give it where
+    the store tells; objects that differ in nothing else are equal.
+    """
 
     key: str
     size_bytes: int
+    modified_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ class S3Store:
                     )
                 last = key
                 if len(key) <= MAX_KEY_LENGTH and all(map(is_segment, key.split("/"))):
-                    yield ObjectInfo(key, found["Size"])
+                    yield ObjectInfo(key, found["Size"], found.get("LastModified"))
 
     def _entries(self, page: Any) -> Any:
         if "IsTruncated" not in page:

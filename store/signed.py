@@ -17,7 +17,7 @@ from tuf.api.exceptions import LengthOrHashMismatchError, RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, T, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 
-from manifests.canonical import canonical_bytes, parse_document, parse_strict
+from manifests.canonical import parse_parsed, parse_strict
 from manifests.errors import (
     BadRootRotation,
     ManifestMalformed,
@@ -157,7 +157,7 @@ def control_record(targets: Targets) -> ControlRecord:
     custom = target.unrecognized_fields.get("custom") if target else None
     if not isinstance(custom, dict):
         raise ManifestMalformed(f"{CONTROL_TARGET} carries no control record")
-    return parse_document(canonical_bytes(custom), ControlRecord, SCHEMA_VERSION)
+    return parse_parsed(custom, ControlRecord, SCHEMA_VERSION)
 
 
 def strict_metadata(data: bytes, what: str) -> None:

@@ -3,7 +3,8 @@
 *The rule.* Symbol ``i`` of an artifact belongs in store ``(i + r) mod n`` of the ``n`` stores in
 their order, where ``r`` is the number that the first eight hexadecimal digits of the artifact's id
 are: in turn, from a store that differs from artifact to artifact, so that small ones are spread
-evenly too. All other objects are *mirrored*. The first store's are the true ones, its
+evenly too. All other objects are *mirrored*, but for leases, of which each counts where it lies
+(:mod:`store.leases`). The first store's are the true ones, its
 ``timestamp.json`` is the commit point, and those of the other stores are copies, made after it.
 
 *Who needs which stores.* A reader takes what it wants from the first store that answers and has it:

@@ -1,16 +1,24 @@
 """Writers and a collection of garbage that meet: rows 46 to 49.
 
-The collection is :mod:`tests.support.collection`: it moves the record by compare-and-swap, then
-deletes what that does not need. What a writer stalled for is a hook in the store ahead of its swap.
+The collection is at first the one of :mod:`tests.support.collection`, which drops whatever a test
+asks for, then genctl's own. What a writer stalled for is a hook in the store ahead of its swap.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from builder.collect import Progress
+from builder.prepared_merges import PreparedMerge, PreparedMerges
+from controller import clock, collection, kept_objects
+from controller.accounts import accounts
 from manifests.errors import (
     GenerationCollected,
     ObjectMissing,
@@ -18,10 +26,15 @@ from manifests.errors import (
     Unrepairable,
     WriterFenced,
 )
+from manifests.identifiers import content_id
+from manifests.names import symbol_key
 from manifests.record import ControlRecord
+from manifests.retention import RetentionPolicy
 from query.request import Request
+from store.leases import new_lease, write_lease
 from store.port import ObjectInfo, Store
 from tests.builder.raced_store import RacedStore, Swap, overwriting
+from tests.manifests import samples
 from tests.support.collection import (
     collect,
     keys_of,
@@ -37,6 +50,7 @@ from tests.support.homes import (
     add,
     built,
     copy_of,
+    copy_with_store,
     make_node,
     make_writer,
     new_node,
@@ -319,3 +333,149 @@ def test_row_46_a_store_that_answers_nothing_but_conflicts_is_left_as_it_was(
     with pytest.raises(StoreUnavailable):
         writer.publish(None)
     assert writer.current().token == before
+
+
+# --- genctl's own collection ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def retaining(writer: TestableWriter) -> TestableWriter:
+    """Three generations released and a fourth built; a collection drops the first."""
+    writer.publish(None)
+    writer.activate(ids(writer)[-1])
+    built(writer, upserts(range(30, 34)))
+    return with_retention(writer)
+
+
+def with_retention(writer: TestableWriter) -> TestableWriter:
+    writer.settings = writer.settings.model_copy(
+        update={"retention": RetentionPolicy(keep_last=1), "collection_grace_hours": 0}
+    )
+    return writer
+
+
+def unwatched(_: int) -> Progress:
+    return no_result
+
+
+def no_garbage(writer: TestableWriter) -> bool:
+    """Whether nothing is left but what is needed, and old metadata."""
+    (store,) = accounts(writer).stores
+    return not store.young.objects and set(store.garbage) <= {"metadata", "records"}
+
+
+def test_row_39_a_collection_whose_store_dies_at_any_change_is_finished_by_the_next(
+    retaining: TestableWriter, tmp_path: Path
+) -> None:
+    released = ids(retaining)
+    rounds = 0
+    for outcome_unknown in (False, True):
+        for fail_at in itertools.count():
+            folder = tmp_path / f"{fail_at}-{outcome_unknown}"
+            writer = with_retention(copy_with_store(retaining, folder))
+            store = FaultyStore(store_of(writer))
+            store.fail_at, store.outcome_unknown = fail_at, outcome_unknown
+            writer.front = store
+            try:
+                collection.collect(writer, unwatched)
+            except (StoreUnavailable, WriterFenced):
+                writer.front = None
+                found = accounts(writer)
+                assert found.missing == (), fail_at
+            else:
+                break
+            collection.collect(writer, unwatched)
+            assert accounts(writer).missing == ()
+            assert no_garbage(writer)
+            assert ids(writer) == released[1:]
+            assert record_of(writer).collecting is None
+            shutil.rmtree(folder)
+            rounds += 1
+    assert rounds > 20
+
+
+def test_row_49_what_a_dead_publish_sent_is_kept_as_long_as_its_generation_waits_for_the_next(
+    retaining: TestableWriter,
+) -> None:
+    left = interrupted(retaining)
+    assert left
+    collection.collect(retaining, unwatched)
+    assert left <= keys_of(store_of(retaining))
+    (report,) = retaining.publish(None)
+    assert report.uploaded_objects == 0
+
+
+def test_a_merge_that_waits_for_the_next_build_keeps_its_artifacts(
+    retaining: TestableWriter,
+) -> None:
+    residence = retaining.residence
+    kept, stray = b"k" * 100, b"s" * 100
+    for data in (kept, stray):
+        path = retaining.home / "made"
+        path.write_bytes(data)
+        residence.take_in(path, content_id(data))
+    artifact = samples.heads(0, 5).model_copy(update={"blake3": content_id(kept)})
+    merge = PreparedMerge.of([artifact], [artifact], None, [])
+    PreparedMerges(retaining.home, residence).add(merge)
+    key = symbol_key(content_id(kept), 0)
+    store_of(retaining).put_if_absent(key, [b"sent ahead"])
+    collection.collect(retaining, unwatched)
+    assert residence.artifact_path(content_id(kept)).exists()
+    assert not residence.artifact_path(content_id(stray)).exists()
+    assert key in keys_of(store_of(retaining))
+    told = kept_objects.explain(retaining, content_id(kept))
+    assert told.keepers == ((f"merge {merge.id}", ("waits for the next build",)),)
+
+
+def test_row_58_a_collected_generation_that_a_lease_keeps_here_is_not_published_again(
+    retaining: TestableWriter,
+) -> None:
+    first, _, _, fourth = ids(retaining)
+    lease = new_lease(first, "reader", "a test", clock.now(), timedelta(hours=1))
+    store = store_of(retaining)
+    retaining.front = Stalling(store, lambda: write_lease(store, lease), store.compare_and_swap)
+    report = collection.collect(retaining, unwatched)
+    retaining.front = None
+    assert report.leased_meanwhile == (first,)
+    assert first in ids(retaining)
+    with pytest.raises(GenerationCollected):
+        retaining.publish(first)
+    assert [each.generation_id for each in retaining.publish(None)] == [fourth]
+
+
+def test_a_collection_emits_an_event_with_what_it_freed(
+    retaining: TestableWriter, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = ids(retaining)[0]
+    with caplog.at_level(logging.INFO, "genctl.events"):
+        report = collection.collect(retaining, unwatched)
+    (event,) = [each for each in caplog.records if each.message == "generations_collected"]
+    facts = event.__dict__["facts"]
+    assert facts["generation_ids"] == (first,)
+    assert facts["freed_bytes"] == report.freed_bytes > 0
+
+
+def test_row_47_a_collector_overtaken_between_its_two_looks_deletes_nothing_more(
+    retaining: TestableWriter,
+) -> None:
+    """A copy of the home that was made while it collected takes the collection for its own."""
+    store = store_of(retaining)
+
+    class Overtaking(RacedStore):
+        """The first deletion lets the copy publish before the second batch is begun."""
+
+        has_overtaken = False
+
+        def list(self, prefix: str) -> Iterator[ObjectInfo]:
+            found = [*super().list(prefix)]
+            if prefix == "" and record_of(retaining).collecting and not self.has_overtaken:
+                self.has_overtaken = True
+                other = copy_of(retaining, "copy")
+                other.publish(None)
+            return iter(found)
+
+    retaining.front = Overtaking(store)
+    before = keys_of(store)
+    with pytest.raises(WriterFenced):
+        collection.collect(retaining, unwatched)
+    assert before <= keys_of(store)

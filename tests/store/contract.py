@@ -10,10 +10,12 @@ import mmap
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from controller import clock
 from manifests.errors import BadSetting, LengthExceeded, ObjectMissing
 from store.port import ObjectInfo, Store, VersionedBytes
 
@@ -211,6 +213,12 @@ class ReadingContract:
                 if key.startswith(prefix)
             ]
             assert list(store.list(prefix)) == expected, prefix
+
+    def test_a_listing_tells_when_an_object_was_written_or_nothing(self, holding: Holding) -> None:
+        store = holding({"a": b"one"})
+        (found,) = store.list("")
+        if found.modified_at is not None:
+            assert abs(clock.now() - found.modified_at) < timedelta(hours=1)
 
     @pytest.mark.parametrize("prefix", ["/", "..", "../", "a/../", ".hidden", "a//", "a b", "a\0"])
     def test_a_bad_prefix_is_refused(self, holding: Holding, prefix: str) -> None:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,48 @@ def test_a_root_that_goes_away_during_a_list_is_unavailable(
     root_of(store).rename(tmp_path / "elsewhere")
     with pytest.raises(StoreUnavailable):
         list(listing)
+
+
+def test_a_listing_tells_when_each_object_was_written(store: FolderStore) -> None:
+    store.put_if_absent("a", [b"x"])
+    os.utime(root_of(store) / "a", (1_000_000_000, 1_000_000_000))
+    (found,) = store.list("")
+    assert found.modified_at == datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)
+
+
+def test_the_last_object_that_is_deleted_takes_its_folder_with_it(store: FolderStore) -> None:
+    for key in ("a/b/1", "a/b/2", "top"):
+        store.put_if_absent(key, [b"x"])
+    store.delete("a/b/1")
+    assert (root_of(store) / "a/b").is_dir()
+    store.delete("a/b/2")
+    assert not (root_of(store) / "a/b").exists()
+    store.delete("top")
+    assert (root_of(store) / LOCK_NAME).exists()
+    assert store.put_if_absent("a/b/1", [b"again"])
+    assert store.get("a/b/1", length=10) == b"again"
+
+
+def test_puts_and_deletions_in_one_folder_do_not_get_in_each_others_way(
+    store: FolderStore,
+) -> None:
+    def put(number: int) -> int:
+        other = FolderStore(root_of(store))
+        return sum(
+            other.put_if_absent(f"folder/{number % 2}/{each}", [b"x"]) for each in range(100)
+        )
+
+    def delete(number: int) -> None:
+        for each in range(100):
+            store.delete(f"folder/{number % 2}/{each}")
+
+    with ThreadPoolExecutor(6) as pool:
+        deleted = [pool.submit(delete, number) for number in range(20)]
+        put_by = [pool.submit(put, number) for number in range(4)]
+        deleted += [pool.submit(delete, number) for number in range(20)]
+        assert sum(each.result() for each in put_by) >= 200
+        for each in deleted:
+            each.result()
 
 
 def test_a_copy_without_the_hidden_file_is_a_store(store: FolderStore) -> None:
@@ -182,7 +226,6 @@ def test_errors_of_the_system_are_named_and_leave_no_temporary_file(
 def test_a_folder_removed_by_hand_is_made_again(store: FolderStore) -> None:
     store.put_if_absent("a/b/c", [b"x"])
     store.delete("a/b/c")
-    (root_of(store) / "a/b").rmdir()
     (root_of(store) / "a").rmdir()
     with pytest.raises(ObjectMissing):
         store.get("a/b/c", length=1)

@@ -66,6 +66,13 @@ def test_an_object_may_lie_below_another(s3_url: str) -> None:
     assert list(store.list("data")) == [ObjectInfo("data", 1), ObjectInfo("data/ten", 10)]
 
 
+def test_a_listing_tells_when_each_object_was_written(s3_url: str) -> None:
+    store = open_store(s3_url, create=True)
+    assert store.put_if_absent("data", [b"1"])
+    (found,) = store.list("")
+    assert found.modified_at is not None
+
+
 def test_a_listing_goes_on_over_many_pages_and_skips_what_is_no_key(
     s3: S3Server, s3_url: str
 ) -> None:

@@ -1,11 +1,18 @@
-"""A collection of garbage, done as DESIGN says: the record is moved before anything is deleted."""
+"""Collections of garbage: the real one, and one that drops whatever a test asks for.
+
+The second stands for collectors that retain less than genctl does, as those of older versions may
+have: it moves the record by compare-and-swap, then deletes all that this does not need.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from builder.repository import TIMESTAMP_KEY
 from controller import clock
+from controller.settings import WRITER_FILE
 from controller.writer import WriterHome
 from manifests.generation import parse_manifest
 from manifests.names import CONTROL_TARGET, manifest_target, metadata_key, symbol_key, target_key
@@ -71,3 +78,12 @@ def collect(writer: WriterHome, keep: Sequence[str]) -> set[str]:
     for key in gone:
         writer.store().delete(key)
     return gone
+
+
+def set_collection(home: Path, *, keep_last: int | None, grace_hours: int = 0) -> None:
+    """Have a home's settings retain so many of the newest generations, and wait for nothing."""
+    path = home / WRITER_FILE
+    document = json.loads(path.read_text("utf-8"))
+    document["retention"]["keep_last"] = keep_last
+    document["collection_grace_hours"] = grace_hours
+    path.write_text(json.dumps(document), "utf-8")

@@ -1,0 +1,236 @@
+"""What a collection may delete of what the stores hold, and why it leaves the rest (pure).
+
+An object is judged by its key, by what is reachable, and by its age. What was never reachable may
+belong to a publish that has only begun, and is left for a time of grace; what was published until
+this very collection is not. What genctl would never have written is unknown, and nobody's to
+delete.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
+
+from builder.reachable import Reach
+from manifests.identifiers import GenerationId
+from manifests.names import symbol_of
+from store.port import ObjectInfo
+from store.spread import symbol_store
+
+Kind = Literal["symbols", "manifests", "records", "metadata", "probes", "leases", "unknown"]
+Verdict = Literal["kept", "young", "garbage", "unknown"]
+
+KEPT_VERSIONS = 10
+"""So many versions of targets and snapshot stay: a node may be in the middle of a refresh."""
+
+MANY_OLD_OBJECTS = 4 * KEPT_VERSIONS
+"""So much old metadata makes a collection due. Less does not: each one leaves some itself."""
+
+MAX_UNKNOWN = 1000
+"""So many unknown keys are told by name; the others are counted."""
+
+_METADATA = re.compile(r"metadata/(?:timestamp|(?P<version>[1-9]\d{0,17})\.(?P<role>\w+))\.json")
+_MANIFEST = re.compile(
+    r"targets/manifests/[0-9a-f]{64}\.(?P<generation>g\d{12}-[0-9a-f]{12})\.json"
+)
+_RECORD = re.compile(r"targets/[0-9a-f]{64}\.control\.json")
+_PROBE = re.compile(r"probe/[0-9a-f]{32}")
+_LEASE = re.compile(r"leases/(?P<generation>g\d{12}-[0-9a-f]{12})/[^/]+\.json")
+_ROLES = {"root", "targets", "snapshot"}
+
+
+class Object(NamedTuple):
+    """An object of one of several stores, and what becomes of it."""
+
+    place: int
+    info: ObjectInfo
+    kind: Kind
+    verdict: Verdict
+
+
+def kind_of(key: str) -> Kind:
+    """What kind of object a key is of."""
+    if symbol_of(key) is not None:
+        return "symbols"
+    metadata = _METADATA.fullmatch(key)
+    if metadata is not None and metadata["role"] in _ROLES | {None}:
+        return "metadata"
+    for pattern, kind in _KINDS:
+        if pattern.fullmatch(key):
+            return kind
+    return "unknown"
+
+
+_KINDS: tuple[tuple[re.Pattern[str], Kind], ...] = (
+    (_MANIFEST, "manifests"),
+    (_RECORD, "records"),
+    (_PROBE, "probes"),
+    (_LEASE, "leases"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """What objects are judged by.
+
+    Attributes:
+        reach: what is reachable.
+        store_count: how many stores the symbols are spread over.
+        named: the keys that the signed timestamp leads to, itself among them.
+        versions: the versions of ``targets`` and ``snapshot`` that it leads to.
+        freed: ids of artifacts and generations that were published and are no more: no grace.
+        over_leases: the keys of leases that ended longer ago than the time of grace.
+        now: the time.
+        grace: how old what was never reachable must be.
+    """
+
+    reach: Reach
+    store_count: int
+    named: frozenset[str]
+    versions: Mapping[str, int]
+    freed: frozenset[str]
+    over_leases: frozenset[str]
+    now: datetime
+    grace: timedelta
+
+    def judge(self, key: str, copies: Mapping[int, ObjectInfo]) -> list[Object]:
+        """What becomes of one object in each store that has it; ``copies`` by the store's place."""
+        kind = kind_of(key)
+        return [
+            Object(place, info, kind, self._verdict(kind, key, place, copies))
+            for place, info in copies.items()
+        ]
+
+    def _verdict(
+        self, kind: Kind, key: str, place: int, copies: Mapping[int, ObjectInfo]
+    ) -> Verdict:
+        if kind == "unknown":
+            return "unknown"
+        if kind == "symbols":
+            return self._verdict_of_symbol(key, place, copies)
+        if kind == "metadata":
+            return "garbage" if self._is_old(key) else "kept"
+        if kind == "leases":
+            return "garbage" if key in self.over_leases else "kept"
+        if key in self.named or self.reach.keeper_of_manifest(key) is not None:
+            return "kept"
+        manifest = _MANIFEST.fullmatch(key)
+        is_freed = manifest is not None and manifest["generation"] in self.freed
+        return self._aged(copies[place], is_freed=is_freed)
+
+    def _verdict_of_symbol(self, key: str, place: int, copies: Mapping[int, ObjectInfo]) -> Verdict:
+        symbol = symbol_of(key)
+        assert symbol is not None  # noqa: S101 - its kind says so
+        sizes = self.reach.symbol_sizes(*symbol)
+        if not sizes:
+            return self._aged(copies[place], is_freed=symbol[0] in self.freed)
+        belongs = symbol_store(*symbol, self.store_count)
+        if place == belongs:
+            return "kept"
+        # Where the stores were others once. It goes only if the one in its place can replace it.
+        right = copies.get(belongs)
+        if right is None or right.size_bytes not in sizes:
+            return "kept"
+        return self._aged(copies[place], is_freed=False)
+
+    def _is_old(self, key: str) -> bool:
+        """Whether it is a numbered version that is neither named nor among the newest."""
+        found = _METADATA.fullmatch(key)
+        if found is None or key in self.named or found["role"] not in self.versions:
+            return False
+        return int(found["version"]) <= self.versions[found["role"]] - KEPT_VERSIONS
+
+    def _aged(self, info: ObjectInfo, *, is_freed: bool) -> Verdict:
+        if is_freed or not self.grace:
+            return "garbage"
+        if info.modified_at is None or self.now - info.modified_at < self.grace:
+            return "young"
+        return "garbage"
+
+
+@dataclass(slots=True)
+class Heap:
+    """Some objects, by number and bytes."""
+
+    objects: int = 0
+    size_bytes: int = 0
+
+    def add(self, size_bytes: int) -> None:
+        """Count one more."""
+        self.objects += 1
+        self.size_bytes += size_bytes
+
+
+@dataclass(slots=True)
+class StoreTally:
+    """What one store holds, by what becomes of it.
+
+    ``unknown`` are keys that genctl would never write, at most :data:`MAX_UNKNOWN` of them.
+    """
+
+    url: str
+    kept: Heap = field(default_factory=Heap)
+    young: Heap = field(default_factory=Heap)
+    unknown_objects: Heap = field(default_factory=Heap)
+    garbage: dict[Kind, Heap] = field(default_factory=dict)
+    unknown: list[str] = field(default_factory=list)
+
+    def add(self, found: Object) -> None:
+        """Count one object of this store."""
+        size_bytes = found.info.size_bytes
+        if found.verdict == "garbage":
+            self.garbage.setdefault(found.kind, Heap()).add(size_bytes)
+        elif found.verdict == "young":
+            self.young.add(size_bytes)
+        elif found.verdict == "kept":
+            self.kept.add(size_bytes)
+        else:
+            self.unknown_objects.add(size_bytes)
+            if len(self.unknown) < MAX_UNKNOWN:
+                self.unknown.append(found.info.key)
+
+    @property
+    def garbage_objects(self) -> int:
+        """How many objects are garbage."""
+        return sum(heap.objects for heap in self.garbage.values())
+
+    @property
+    def garbage_bytes(self) -> int:
+        """How many bytes they have."""
+        return sum(heap.size_bytes for heap in self.garbage.values())
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there is more garbage than each collection leaves behind itself."""
+        old = sum(self.garbage[kind].objects for kind in _LEFT if kind in self.garbage)
+        return old > MANY_OLD_OBJECTS or old < self.garbage_objects
+
+
+_LEFT: tuple[Kind, ...] = ("metadata", "records")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What was asked about, and what keeps it: roots with their reasons.
+
+    ``verdict`` is a sentence.
+    """
+
+    asked: str
+    what: str
+    keepers: tuple[tuple[str, tuple[str, ...]], ...]
+    verdict: str
+
+
+def kept_by(reach: Reach, artifact_id: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The roots that keep an artifact, each with its reasons."""
+    return tuple((root.name, root.reasons) for root in reach.keepers(artifact_id))
+
+
+def generation_in(key: str) -> GenerationId | None:
+    """The generation whose manifest, or whose lease, is under this key."""
+    found = _MANIFEST.fullmatch(key) or _LEASE.fullmatch(key)
+    return found["generation"] if found else None

@@ -1,0 +1,500 @@
+"""The life of a home as a state machine: whatever happens to it, what can be read is there.
+
+Each rule is a command of the writer's, whole, on real files; it may be killed before any change to
+the disk (its own, or the store's, which is a folder), after which nothing of it runs any more. One
+copy of the home may hang in a publish or a collection meanwhile. After each rule, what the signed
+record and the leases say can be read is looked for in the store, symbol by symbol; at the end of
+each life nothing else is left there.
+
+Run as a program, it takes as many steps as it is told (``make lifetimes STEPS=10000``), by a seed
+that it prints and may be given again.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from builder.garbage import KEPT_VERSIONS, MANY_OLD_OBJECTS
+from builder.prepared_merges import PreparedMerges
+from builder.publish import PublishReport
+from controller import clock, retaining
+from controller.collection import collect
+from controller.compaction import compact
+from controller.leases import LeasePlace, take
+from controller.leases import release as give_back
+from controller.settings import MergeSettings
+from durable import files
+from manifests.errors import (
+    BadSetting,
+    GenctlError,
+    GenerationCollected,
+    GenerationNotPublished,
+    GenerationRevoked,
+    NothingPublished,
+    NothingToBuild,
+    UnsignedRollback,
+    WriterFenced,
+)
+from manifests.generation import parse_manifest
+from manifests.names import CONTROL_TARGET, manifest_target, metadata_key, symbol_key, target_key
+from manifests.record import ControlRecord
+from manifests.retention import KeepEvery, RetentionPolicy
+from store.folder import FolderStore
+from symbols.geometry import from_manifest
+from tests.builder.raced_store import RacedStore
+from tests.support.corpus import delete, upsert
+from tests.support.homes import TestableWriter, commit, make_writer
+
+STEPS_A_LIFE = 50
+STALL_DEADLINE_S = 60
+GRACE = timedelta(hours=24)
+MOST_SIGNED_OBJECTS = 3 * (KEPT_VERSIONS + 1) + 2 + MANY_OLD_OBJECTS
+"""Records, snapshots and targets of the newest versions, the timestamp, the root, and what is not
+yet worth a collection of its own."""
+
+REFUSALS = (
+    BadSetting,
+    GenerationCollected,
+    GenerationNotPublished,
+    GenerationRevoked,
+    NothingPublished,
+    NothingToBuild,
+    UnsignedRollback,
+)
+"""What a command may say of a generation that it is asked to do something with."""
+
+counts: collections.Counter[str] = collections.Counter()
+"""How often each thing happened, over all lives."""
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Killer:
+    """Ends the process before one of its changes to the disk; nothing it does after that counts.
+
+    ``spared`` are folders in which another process, which is not ended, makes its changes.
+    """
+
+    def __init__(self) -> None:
+        self._left: int | None = None
+        self.spared: tuple[Path, ...] = ()
+        files.observe(self._observe)
+
+    def run(self, act: Callable[[], object], kill_at: int | None) -> bool:
+        """Run ``act``; whether it was killed."""
+        self._left = kill_at
+        try:
+            act()
+        except Killed:
+            counts["killed"] += 1
+            return True
+        finally:
+            self._left = None
+        return False
+
+    def _observe(self, _: str, path: Path) -> None:
+        if self._left is None or any(path.is_relative_to(each) for each in self.spared):
+            return
+        if self._left <= 0:
+            raise Killed
+        self._left -= 1
+
+
+@dataclass
+class Stalled:
+    """A copy of the home that hangs in a publish or a collection."""
+
+    writer: TestableWriter
+    collects: bool
+    thread: threading.Thread
+    hangs: threading.Event
+    go_on: threading.Event = field(default_factory=threading.Event)
+    reports: list[PublishReport] = field(default_factory=list)
+    errors: list[BaseException] = field(default_factory=list)
+
+
+WORDS: dict[str, Callable[[TestableWriter, str, int], object]] = {
+    "tag": lambda writer, chosen, choice: retaining.tag(writer, chosen, f"tag-{choice % 3}"),
+    "untag": lambda writer, _, choice: retaining.untag(writer, f"tag-{choice % 3}"),
+    "pin": lambda writer, chosen, _: retaining.pin(writer, chosen, "because"),
+    "unpin": lambda writer, chosen, _: retaining.unpin(writer, chosen),
+    "roll back": lambda writer, chosen, _: writer.rollback(chosen, "because"),
+    "revoke": lambda writer, chosen, _: retaining.revoke(writer, chosen, "because"),
+}
+"""What an operator may say of a published generation."""
+
+kills = st.one_of(st.none(), st.integers(0, 60))
+choices = st.integers(0, 1 << 30)
+
+
+class Life(RuleBasedStateMachine):
+    """One home, its store, and what is known to have been acknowledged."""
+
+    killer: Killer
+    template: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="genctl-life-"))
+        self.patch = pytest.MonkeyPatch()
+        self.now: datetime = clock.now()
+        self.patch.setattr(clock, "now", lambda: self.now)
+        self.numbers = itertools.count()
+        self.names = itertools.count()
+        self.acknowledged: set[str] = set()
+        self.gone: set[str] = set()
+        self.leases: dict[tuple[str, str], datetime] = {}
+        self.stalled: Stalled | None = None
+
+    @initialize(keep_last=st.integers(1, 4), every=st.booleans())
+    def begin(self, keep_last: int, every: bool) -> None:
+        self.writer = make_writer(self.folder)
+        self.same_store = self.folder / "same-store"
+        self.same_store.symlink_to(self.writer.settings.stores[0])
+        self._set_retention(keep_last, every=every)
+
+    def _set_retention(self, keep_last: int, *, every: bool) -> None:
+        daily = KeepEvery(every_hours=24, for_hours=96)
+        retention = RetentionPolicy(keep_last=keep_last, keep_every=(daily,) if every else ())
+        path = self.writer.home / "settings.json"
+        merges = MergeSettings(shards=4)
+        changed = self.writer.settings.model_copy(update={"retention": retention, "merges": merges})
+        path.write_text(changed.model_dump_json(), "utf-8")
+        self.writer = TestableWriter(self.writer.home)
+
+    def teardown(self) -> None:
+        try:
+            if hasattr(self, "writer"):
+                self.converge()
+        finally:
+            self.patch.undo()
+            shutil.rmtree(self.folder)
+
+    # --- what the writer does -----------------------------------------------------------------
+
+    @rule(kill_at=kills, times=st.integers(1, 3), is_active=st.booleans(), choice=choices)
+    def release(self, kill_at: int | None, times: int, is_active: bool, choice: int) -> None:
+        for number in range(times):
+            self._release(kill_at if number == times - 1 else None, choice + number, is_active)
+
+    @rule(is_active=st.booleans(), choice=choices)
+    def publish(self, is_active: bool, choice: int) -> None:
+        self._release(None, choice, is_active)
+
+    def _release(self, kill_at: int | None, choice: int, is_active: bool) -> None:
+        counts["publish"] += 1
+        self._add(self.writer, choice)
+
+        def act() -> None:
+            generation_id = self.writer.build().manifest.generation_id
+            for report in self.writer.publish(generation_id, restore=False):
+                self.acknowledged.add(report.generation_id)
+            if is_active and generation_id not in self.record().revoked:
+                self.writer.activate(generation_id)
+
+        self._run(act, kill_at)
+
+    def _add(self, writer: TestableWriter, choice: int) -> None:
+        number = next(self.numbers)
+        is_delete = number > 0 and choice % 5 == 0
+        commit(writer, [delete(choice % number) if is_delete else upsert(number)])
+
+    @rule(kill_at=kills, choice=choices)
+    def prepare_merges(self, kill_at: int | None, choice: int) -> None:
+        counts["compact"] += 1
+        self._run(
+            lambda: compact(self.writer, None, send=choice % 2 == 0, on_start=unwatched), kill_at
+        )
+
+    @rule(word=st.sampled_from(sorted(WORDS)), choice=choices, kill_at=kills)
+    def say(self, word: str, choice: int, kill_at: int | None) -> None:
+        counts[word] += 1
+        self._try(lambda chosen: WORDS[word](self.writer, chosen, choice), choice, kill_at)
+
+    # --- what others do -----------------------------------------------------------------------
+
+    @rule(choice=choices, hours=st.integers(1, 72))
+    def take_lease(self, choice: int, hours: int) -> None:
+        place = LeasePlace(self.writer.store(), self.record)
+        self._try(lambda chosen: self._lease(place, chosen, hours), choice, None)
+
+    def _lease(self, place: LeasePlace, generation_id: str, hours: int) -> None:
+        counts["lease"] += 1
+        holder, lasting = f"holder-{next(self.names)}", timedelta(hours=hours)
+        with contextlib.suppress(*REFUSALS):
+            take(place, generation_id, holder, "a test", lasting=lasting, now=self.now)
+            self.leases[generation_id, holder] = self.now + lasting
+            counts["leased"] += 1
+
+    @precondition(lambda self: self.leases)
+    @rule(choice=choices)
+    def release_lease(self, choice: int) -> None:
+        generation_id, holder = sorted(self.leases)[choice % len(self.leases)]
+        del self.leases[generation_id, holder]
+        give_back(self.writer.store(), generation_id, holder)
+
+    @rule(hours=st.integers(1, 60))
+    def time_passes(self, hours: int) -> None:
+        counts["hours"] += hours
+        self.now += timedelta(hours=hours)
+
+    @rule(kill_at=kills)
+    def collect_garbage(self, kill_at: int | None) -> None:
+        counts["gc"] += 1
+        self._run(lambda: collect(self.writer, unwatched), kill_at)
+
+    @rule(at=st.integers(0, 40))
+    def collect_garbage_beside_a_lease(self, at: int) -> None:
+        """Somebody takes a lease of the oldest generation while a collection is at work."""
+        counts["gc beside a lease"] += 1
+        left, lock, writer = itertools.count(at, -1), threading.Lock(), self.writer
+        others = LeasePlace(writer.store(), lambda: repository.current().signed.record)
+        repository = writer.repository()
+
+        def before() -> None:
+            with lock:
+                oldest = others.record().published[:1] if next(left) == 0 else ()
+            for entry in oldest:
+                self._lease(others, entry.generation_id, 48)
+
+        writer.front = RacedStore(FolderStore(self.same_store), before)
+        try:
+            self._run(lambda: collect(writer, unwatched), None)
+        finally:
+            writer.front = None
+
+    # --- a copy of the home that hangs --------------------------------------------------------
+
+    @precondition(lambda self: self.stalled is None)
+    @rule(at=st.integers(0, 60), choice=choices, collects=st.booleans())
+    def stall(self, at: int, choice: int, collects: bool) -> None:
+        counts["stall in a gc" if collects else "stall in a publish"] += 1
+        home = self.folder / f"copy-{next(self.names)}"
+        shutil.copytree(self.writer.home, home)
+        writer = TestableWriter(home)
+        left, hangs = itertools.count(at, -1), threading.Event()
+
+        def before() -> None:
+            if next(left) <= 0:
+                hangs.set()
+                assert stalled.go_on.wait(STALL_DEADLINE_S), "nobody let it go on"
+
+        if not collects:
+            self._add(writer, choice)
+            writer.build()
+        writer.front = RacedStore(FolderStore(self.same_store), before)
+        self.killer.spared = (home, self.same_store)
+
+        def act() -> None:
+            try:
+                if collects:
+                    collect(writer, unwatched)
+                else:
+                    stalled.reports += writer.publish(None, restore=False)
+            except GenctlError as error:
+                stalled.errors.append(error)
+            finally:
+                hangs.set()
+
+        stalled = Stalled(writer, collects, threading.Thread(target=act, daemon=True), hangs)
+        stalled.thread.start()
+        assert hangs.wait(STALL_DEADLINE_S), "it neither hung nor ended"
+        self.stalled = stalled
+
+    @precondition(lambda self: self.stalled is not None)
+    @rule()
+    def go_on(self) -> None:
+        counts["go on"] += 1
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Have the copy go on to its end; if it published, its operator goes on there."""
+        stalled, self.stalled = self.stalled, None
+        if stalled is None:
+            return
+        stalled.go_on.set()
+        stalled.thread.join(STALL_DEADLINE_S)
+        assert not stalled.thread.is_alive(), "it never ended"
+        for error in stalled.errors:
+            counts[f"the stalled one: {type(error).__name__}"] += 1
+            assert isinstance(error, WriterFenced), error
+        if stalled.reports:
+            counts["the stalled one won"] += 1
+            self.acknowledged |= {report.generation_id for report in stalled.reports}
+            stalled.writer.front = None
+            self.writer = stalled.writer
+        if stalled.collects and stalled.errors:
+            # Nobody else ends it, and its operator knows that it is over.
+            counts["take over"] += 1
+            collect(self.writer, unwatched, takes_over=True)
+
+    # --- what must hold -----------------------------------------------------------------------
+
+    def record(self) -> ControlRecord:
+        """What is signed now."""
+        return self.writer.current().signed.record
+
+    def _try(self, act: Callable[[str], object], choice: int, kill_at: int | None) -> None:
+        """Do something with one of the generations that were ever acknowledged."""
+        known = sorted(self.acknowledged)
+        if known:
+            chosen = known[-1 - choice % len(known)]
+            self._run(lambda: act(chosen), kill_at)
+
+    def _run(self, act: Callable[[], object], kill_at: int | None) -> None:
+        """Run a command; a refusal by name is fine, and so is to be fenced by the copy."""
+        try:
+            self.killer.run(act, kill_at)
+        except REFUSALS as error:
+            counts[f"refused: {type(error).__name__}"] += 1
+        except WriterFenced:
+            record = self.record()
+            published = {entry.generation_id for entry in record.published}
+            assert self.stalled is not None
+            assert record.collecting or published - set(self.writer.residence.resident_ids())
+            counts["fenced by the copy"] += 1
+
+    @invariant()
+    def what_can_be_read_is_there(self) -> None:
+        if not hasattr(self, "writer"):
+            return
+        present = {each.key: each.size_bytes for each in self.writer.store().list("")}
+        lacking = {
+            key: size_bytes
+            for key, size_bytes in self.reachable_sizes().items()
+            if present.get(key) != size_bytes
+        }
+        assert not lacking
+
+    @invariant()
+    def what_was_acknowledged_is_not_forgotten(self) -> None:
+        if not hasattr(self, "writer"):
+            return
+        record = self.record()
+        published = {entry.generation_id for entry in record.published}
+        assert not published & self.gone, "what was collected came back"
+        for generation_id in self.acknowledged - published:
+            with pytest.raises(GenerationCollected):
+                record.entry(generation_id)
+            self.gone.add(generation_id)
+        assert record.active is None or record.active in published - set(record.revoked)
+
+    def readable(self) -> set[str]:
+        """The generations whose objects must all be there."""
+        leased = {each for (each, _), until in self.leases.items() if until > self.now}
+        return set(self.record().retained) | leased
+
+    def reachable_sizes(self) -> dict[str, int]:
+        """The keys of what must be in the store for them, each with its length."""
+        sizes: dict[str, int] = {}
+        for generation_id in self.readable():
+            manifest = parse_manifest(self.manifests(generation_id))
+            for artifact in manifest.artifacts:
+                geometry = from_manifest(artifact.size_bytes, artifact.symbols)
+                for number in range(geometry.m):
+                    key = symbol_key(artifact.blake3, number)
+                    sizes[key] = geometry.object_size_bytes(number)
+        signed = self.writer.current().signed
+        for entry in signed.record.published:
+            path = manifest_target(entry.generation_id)
+            key = target_key(path, signed.targets.targets[path].hashes["sha256"])
+            sizes[key] = entry.manifest_size_bytes
+        return sizes
+
+    def manifests(self, generation_id: str) -> bytes:
+        """The manifest of a generation that some home has."""
+        for home in sorted(self.folder.glob("*/generations")):
+            path = home / generation_id / "manifest.json"
+            if path.is_file():
+                return path.read_bytes()
+        raise AssertionError(f"no home has {generation_id}")
+
+    def converge(self) -> None:
+        """When nothing hangs and time has passed, a collection leaves what is reachable alone."""
+        self._let_go()
+        writer = self.writer
+        if any(
+            e.generation_id not in writer.residence.resident_ids() for e in self.record().published
+        ):
+            return  # the copy went on here: its operator moves there
+        self.now += max(GRACE, timedelta(hours=72)) * 3
+        self.leases.clear()
+        collect(writer, unwatched)
+        collect(writer, unwatched)
+        counts["converged"] += 1
+        self.what_can_be_read_is_there()
+        needed = set(self.reachable_sizes())
+        ahead = [
+            artifact
+            for generation_id in writer.residence.resident_ids()
+            if generation_id not in self.record().retained
+            for artifact in writer.manifest(generation_id).artifacts
+        ]
+        for merge in PreparedMerges(writer.home, writer.residence).all():
+            ahead += merge.artifacts
+        needed |= {symbol_key(each.blake3, n) for each in ahead for n in range(each.symbols.m)}
+        left = {each.key for each in writer.store().list("")} - needed
+        signed = {
+            key for key in left if key.startswith(metadata_key("")) or key.endswith(CONTROL_TARGET)
+        }
+        assert not left - signed, sorted(left - signed)
+        assert len(signed) <= MOST_SIGNED_OBJECTS
+        assert self.record().collecting is None
+
+
+def unwatched(_: int) -> Callable[[int], None]:
+    """Nobody watches how far a collection has come."""
+    return lambda _: None
+
+
+def run(steps: int, first: int) -> collections.Counter[str]:
+    """Live so many steps, in lives of 50, by the seed ``first``; how often what happened."""
+    counts.clear()
+    seed(first)(Life)
+    if not hasattr(Life, "killer"):
+        Life.killer = Killer()
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=max(1, -(-steps // STEPS_A_LIFE)),
+            stateful_step_count=STEPS_A_LIFE,
+            deadline=None,
+            phases=[Phase.generate],
+            report_multiple_bugs=False,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    return counts
+
+
+if __name__ == "__main__":
+    first = int(sys.argv[2]) if len(sys.argv) > 2 else clock.now_ms()
+    sys.stdout.write(f"seed {first}\n")
+    for what, count in sorted(run(int(sys.argv[1]), first).items()):
+        sys.stdout.write(f"{count:8,d}  {what}\n")
