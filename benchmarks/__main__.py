@@ -21,6 +21,8 @@ NAMES = (
     "catchup",
     "incremental",
     "amplification",
+    "retained",
+    "versions",
     "trust",
 )
 

@@ -21,6 +21,7 @@ from benchmarks.served import columns
 from builder.repository import Repository
 from controller import clock
 from controller.new_node import open_node
+from controller.node import NodeHome
 from manifests.identifiers import content_id
 from manifests.names import manifest_target
 from manifests.record import ControlRecord, GenerationEntry
@@ -33,6 +34,7 @@ MAX_REFRESH_MS = {FEW: 10.0, MANY: 60.0}
 MAX_SIGNING_MS = 5.0
 RUNS = 31
 MANIFEST_BYTES = 4_000
+PUBLISHED_AT = "2026-11-20T12:00:00Z"
 
 
 class _Timed:
@@ -108,6 +110,7 @@ def _with(record: ControlRecord, count: int) -> ControlRecord:
             "published": entries,
             "retained": tuple(entry.generation_id for entry in entries),
             "active": entries[-1].generation_id,
+            "published_at": {entry.generation_id: PUBLISHED_AT for entry in entries},
         }
     )
 
@@ -122,13 +125,17 @@ def _publish(repository: Repository, count: int, new: int) -> None:
     repository.commit(current, _with(current.signed.record, count), clock.now(), targets)
 
 
-def _refresh_ms(writer: TestableWriter, count: int) -> float:
-    _publish(writer.repository(), count, count)
-    folder = writer.home.parent / f"node-{count}"
-    node = open_node(folder, writer.settings.stores, writer.home / "root.json")
+def refresh_ms(node: NodeHome) -> float:
+    """How long a refresh takes that finds nothing new."""
     store = node.stores()
     node.trust().refresh(store)
     return 1_000 * median(seconds(lambda: node.trust().refresh(store)) for _ in range(RUNS))
+
+
+def _refreshed_ms(writer: TestableWriter, count: int) -> float:
+    _publish(writer.repository(), count, count)
+    folder = writer.home.parent / f"node-{count}"
+    return refresh_ms(open_node(folder, writer.settings.stores, writer.home / "root.json"))
 
 
 def _signing_ms(folder: Path, *, is_kept: bool) -> float:
@@ -162,19 +169,23 @@ def run() -> Outcome:
     """Measure refreshes at two sizes of the record, then the signing."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        refresh_ms = {
-            count: _refresh_ms(make_writer(folder / str(count)), count) for count in (FEW, MANY)
+        refreshed_ms = {
+            count: _refreshed_ms(make_writer(folder / str(count)), count) for count in (FEW, MANY)
         }
         signing_ms = _signing_ms(folder / "signing", is_kept=False)
         kept_ms = _signing_ms(folder / "kept", is_kept=True)
     figures = {
-        "refresh_few_ms": round(refresh_ms[FEW], 2),
-        "refresh_many_ms": round(refresh_ms[MANY], 1),
+        "refresh_few_ms": round(refreshed_ms[FEW], 2),
+        "refresh_many_ms": round(refreshed_ms[MANY], 1),
         "signing_ms": round(signing_ms, 2),
         "signing_and_keeping_ms": round(kept_ms, 2),
     }
     rows = [
-        [f"{refresh_ms[count]:.1f}", f"{MAX_REFRESH_MS[count]:.0f}", f"{what} ({count:,} retained)"]
+        [
+            f"{refreshed_ms[count]:.1f}",
+            f"{MAX_REFRESH_MS[count]:.0f}",
+            f"{what} ({count:,} retained)",
+        ]
         for count, what in ((FEW, "refresh, nothing new"), (MANY, "refresh, nothing new"))
     ]
     rows.append([f"{signing_ms:.1f}", f"{MAX_SIGNING_MS:.0f}", "making and signing a publish"])
@@ -186,6 +197,6 @@ def run() -> Outcome:
         [f"{RUNS} runs each; reads from a folder, signing without its store"],
     )
     holds = signing_ms <= MAX_SIGNING_MS and all(
-        refresh_ms[count] <= limit for count, limit in MAX_REFRESH_MS.items()
+        refreshed_ms[count] <= limit for count, limit in MAX_REFRESH_MS.items()
     )
     return Outcome("trust", figures, holds)

@@ -15,7 +15,7 @@ from manifests.errors import BadSetting, RetryError, TrustError
 from replicator.trust import has_accepted
 from store.signed import trusted_root
 
-_KNOWN = {
+KNOWN_NAMES = {
     settings.NODE_FILE,
     ROOT_FILE,
     "trust",
@@ -60,7 +60,7 @@ def open_node(
             with files.locked(home / "lock", "run bootstrap"):
                 _replace(home, peers, minimum_version)
         return NodeHome(home)
-    settings.refuse_foreign(home, _KNOWN)
+    settings.refuse_foreign(home, KNOWN_NAMES)
     root_bytes = _read(root)
     trusted_root(root_bytes)
     followed = settings.made(

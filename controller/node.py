@@ -25,12 +25,15 @@ import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activator.pointer import Pointer, PointerFile
 from activator.state import NodeState, StateFile
-from controller import activation, clock, degraded, node_reads, settings, wiring
+from controller import activation, degraded, node_reads, node_space, settings, wiring
+from controller.leased_fetch import LeaseReport, bring_active
+from controller.node_space import SpaceReport
 from controller.node_trust import ROOT_FILE, trust_of
 from controller.throughput import Stopwatch, record_throughput
 from durable import files
@@ -46,7 +49,7 @@ from manifests.errors import (
 from manifests.generation import GenerationManifest, parse_manifest
 from manifests.receipts import Change, Document, ReceiptKind
 from manifests.record import ControlRecord, GenerationEntry
-from replicator.bring import Brought, OnPlan, bring, unwatched
+from replicator.bring import Brought, OnPlan, unwatched
 from replicator.health import Health
 from replicator.quarantine import Quarantine
 from replicator.trust import Trust
@@ -71,6 +74,9 @@ class BootstrapReport:
     brought: Brought
     activated: bool
     held_back: bool
+    lease: LeaseReport
+    space: SpaceReport | None
+    """What went from this node to make room; ``None`` where nothing was due."""
 
 
 class NodeHome:
@@ -137,47 +143,58 @@ class NodeHome:
         with files.locked(self.home / "lock", "bootstrap"):
             files.remove_temporaries(self.home)
             store = self.stores()
-            trusted = self.trust().refresh(store)
-            record = trusted.record
-            entry = record.active_entry()
-            supply = wiring.supply(self.settings, store, self.healths)
             watch = Stopwatch(time.monotonic)
-            with self.quarantine.noting(clock.now()):
-                brought = bring(
-                    entry,
-                    trusted,
-                    self.residence,
-                    supply,
-                    self.home / "incoming",
-                    lambda plan: watch.started(on_plan(plan)),
-                    _load_libraries,
-                )
+            trusted, brought, lease = bring_active(
+                self, store, lambda plan: watch.started(on_plan(plan)), _load_libraries
+            )
             record_throughput(self.home, brought.tally.fetched_bytes, watch.passed_s())
             degraded.found_intact(self, {a.blake3 for a in brought.verified.manifest.artifacts})
-            pointer = self._pointer_if_sound()
-            if pointer is not None and pointer.held_back == entry.generation_id:
-                return BootstrapReport(pointer, brought, activated=False, held_back=True)
-            proven = self.prove(brought.verified, record, entry)
-            held_back = pointer.held_back if pointer else None
-            if pointer is not None and pointer.active == entry and held_back is None:
-                activation.bind(self, proven)
-                activation.account_for(self, pointer)
-                degraded.activated(self)
-                return BootstrapReport(pointer, brought, activated=False, held_back=False)
-            goes_back = pointer is not None and entry.high_seq < pointer.active.high_seq
-            kind: ReceiptKind = "rollback" if goes_back else "activate"
-            pointer = activation.serve(self, proven, kind, record.reason)
+            pointer, is_new = self._follow(brought.verified, trusted.record)
+            return BootstrapReport(
+                pointer,
+                brought,
+                activated=is_new,
+                held_back=pointer.held_back == brought.verified.manifest.generation_id,
+                lease=lease,
+                space=node_space.keep_within_bounds(self) if is_new else None,
+            )
+
+    def _follow(self, verified: VerifiedGeneration, record: ControlRecord) -> tuple[Pointer, bool]:
+        """Serve what the record has active, unless it is held back; whether the pointer moved.
+
+        What was revoked meanwhile is not served on, even where the active one is held back.
+        """
+        entry = record.active_entry()
+        pointer = self._pointer_if_sound()
+        if (
+            pointer is not None
+            and pointer.held_back == entry.generation_id
+            and pointer.active.generation_id not in record.revoked
+        ):
+            return pointer, False
+        proven = self.prove(verified, record, entry)
+        held_back = pointer.held_back if pointer else None
+        if pointer is not None and pointer.active == entry and held_back is None:
+            activation.bind(self, proven)
+            activation.account_for(self, pointer)
             degraded.activated(self)
-            return BootstrapReport(pointer, brought, activated=True, held_back=False)
+            return pointer, False
+        goes_back = pointer is not None and entry.high_seq < pointer.active.high_seq
+        kind: ReceiptKind = "rollback" if goes_back else "activate"
+        pointer = activation.serve(self, proven, kind, record.reason)
+        degraded.activated(self)
+        return pointer, True
 
     def rollback(self) -> Pointer:
         """Swap to the newest older generation that is here, and hold the present one back.
 
-        This node only, until the signed record names another generation than the one held back.
-        Run again, it goes no further.
+        If none is, the newest one that is retained is fetched first. This node only, until the
+        signed record names another generation than the one held back. Run again, it goes no
+        further.
 
         Raises:
-            NothingPublished: no retained, older generation is here.
+            NothingPublished: no older generation is retained.
+            TrustError, StoreUnavailable …: none is here, and see :meth:`bootstrap`.
             ArtifactHashMismatch, ActivationFailed: the one before is damaged.
             EmbedderMismatch: it has another embedder, and the record has no override for it.
         """
@@ -187,12 +204,13 @@ class NodeHome:
                 return pointer
             record = self.record()
             older = self.older_here(record, pointer)
-            if not older:
-                raise NothingPublished(
-                    f"no retained generation older than {pointer.active.generation_id} is here"
-                )
-            target = older[-1]
-            proven = self.prove(self.residence.reopen(target, pointer.shard), record, target)
+            if older:
+                verified = self.residence.reopen(older[-1], pointer.shard)
+            else:
+                node_reads.older_than(record, pointer.active)
+                verified, record = node_reads.fetch_back(self, pointer.active)
+            target = record.entry(verified.manifest.generation_id)
+            proven = self.prove(verified, record, target)
             held_back = self.state().demoted_from or pointer.active.generation_id
             pointer = activation.serve(self, proven, "hold_back", held_back=held_back)
             degraded.activated(self)
@@ -262,6 +280,7 @@ class NodeHome:
         request: Request,
         *,
         as_of_commit_seq: int | None = None,
+        as_of_time: datetime | None = None,
         min_commit_seq: int | None = None,
         deadline_ms: int = node_reads.MIN_COMMIT_SEQ_DEADLINE_MS,
     ) -> Answer:
@@ -270,7 +289,17 @@ class NodeHome:
         A text is embedded with what that generation was, be it another embedder than ``reader``
         has, where the node is bound to it by now or the record has an override.
         """
-        entry = node_reads.choose(self, as_of_commit_seq, min_commit_seq, deadline_ms)
+        entry, published_at = node_reads.choose(
+            self,
+            as_of_commit_seq=as_of_commit_seq,
+            as_of_time=as_of_time,
+            min_commit_seq=min_commit_seq,
+            deadline_ms=deadline_ms,
+        )
+        answer = self._answer(reader, request, entry)
+        return answer if published_at is None else answer.published(published_at)
+
+    def _answer(self, reader: Reader, request: Request, entry: GenerationEntry) -> Answer:
         reader = self._otherwise_embedded.get(entry.generation_id, reader)
         try:
             return reader.answer(request, entry)

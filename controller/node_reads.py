@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from controller import clock, degraded, wiring
+from controller import clock, degraded, node_space
+from controller.leased_fetch import bring_leased
 from durable import files
+from index import in_use
+from index.in_use import HeldGeneration
 from index.verification import VerifiedGeneration
-from manifests.record import ControlRecord, GenerationEntry
-from query.resolve import resolve
-from replicator.bring import bring, unwatched
+from manifests.errors import NothingPublished
+from manifests.record import ControlRecord, GenerationEntry, utc_text
+from manifests.record_changes import readable_entry
+from query.resolve import Chosen, resolve
+from replicator.bring import unwatched
+from replicator.trust import TrustedRecord
+from store.spread import SpreadStore
 
 if TYPE_CHECKING:
     from controller.node import NodeHome
@@ -22,68 +30,123 @@ FETCH_WAIT_MS = 60_000
 
 def choose(
     node: NodeHome,
+    *,
     as_of_commit_seq: int | None = None,
+    as_of_time: datetime | None = None,
     min_commit_seq: int | None = None,
     deadline_ms: int = MIN_COMMIT_SEQ_DEADLINE_MS,
-) -> GenerationEntry:
+) -> Chosen:
     """The generation that a read with these wishes is answered from.
 
     Raises:
-        BadQuery, GenerationCollected, NotYetActivated: see :mod:`query.resolve`.
+        BadQuery, GenerationCollected, GenerationRevoked, NotYetActivated: see
+            :mod:`query.resolve`.
         StoreUnavailable, TrustError …: the past asked for is later than what is known here, and
             the store cannot be asked.
         ArtifactHashMismatch: that generation has damage here that could not be mended.
     """
     keep_waiting = clock.poller(deadline_ms)
-    entry = resolve(
+    chosen = resolve(
         lambda: node.pointer().active,
-        lambda: _record_up_to(node, as_of_commit_seq or 0, keep_waiting),
+        lambda: _record_up_to(node, as_of_commit_seq, as_of_time, keep_waiting),
         as_of_commit_seq=as_of_commit_seq,
+        as_of_time=as_of_time,
         min_commit_seq=min_commit_seq,
         keep_waiting=keep_waiting,
     )
-    degraded.refuse_damaged(node.state(), entry.generation_id)
-    return entry
+    degraded.refuse_damaged(node.state(), chosen.entry.generation_id)
+    return chosen
 
 
-def fetch_old(node: NodeHome, entry: GenerationEntry) -> VerifiedGeneration:
-    """Bring a retained generation that is not here, without activating it.
+def fetch_old(node: NodeHome, entry: GenerationEntry) -> HeldGeneration:
+    """Bring a retained generation that is not here, without activating it, and hold it.
+
+    Older ones that nobody has open make room for it.
 
     Raises:
         HomeLocked: another command holds the node for longer than a query waits.
-        GenerationNotPublished: the newest record has it no more.
+        GenerationCollected, GenerationRevoked: by the newest record it is not to be read any more.
         TrustError, StoreUnavailable …: see :meth:`controller.node.NodeHome.bootstrap`.
     """
     keep_waiting = clock.poller(FETCH_WAIT_MS)
     with files.locked(node.home / "lock", "query", keep_waiting=keep_waiting):
-        store = node.stores()
-        trusted = node.trust().refresh(store)
-        current = trusted.record.entry(entry.generation_id)
-        supply = wiring.supply(node.settings, store, node.healths)
-        incoming = node.home / "incoming"
-        with node.quarantine.noting(clock.now()):
-            return bring(
-                current,
-                trusted,
-                node.residence,
-                supply,
-                incoming,
-                unwatched,
-                keep_others=True,
-            ).verified
+        stores = node.stores()
+        trusted = node.trust().refresh(stores)
+        current = readable_entry(trusted.record, entry.generation_id)
+        verified = _bring(node, current, trusted, stores, "query")
+        held = HeldGeneration(verified, in_use.hold(verified.folder.parent))
+        node_space.keep_within_bounds(node, [current.generation_id])
+        return held
+
+
+def fetch_back(node: NodeHome, active: GenerationEntry) -> tuple[VerifiedGeneration, ControlRecord]:
+    """Bring the newest retained generation older than ``active``, none of which is here.
+
+    The node's lock is held.
+
+    Raises:
+        NothingPublished: the newest record has none.
+        TrustError, StoreUnavailable …: see :meth:`controller.node.NodeHome.bootstrap`.
+    """
+    stores = node.stores()
+    trusted = node.trust().refresh(stores)
+    target = older_than(trusted.record, active)
+    return _bring(node, target, trusted, stores, "rollback"), trusted.record
+
+
+def older_than(record: ControlRecord, active: GenerationEntry) -> GenerationEntry:
+    """The newest retained generation older than ``active``.
+
+    Raises:
+        NothingPublished: there is none.
+    """
+    older = [each for each in record.retained_entries() if each.high_seq < active.high_seq]
+    if not older:
+        raise NothingPublished(
+            f"no generation older than {active.generation_id} is retained",
+            generation_id=active.generation_id,
+        )
+    return older[-1]
+
+
+def _bring(
+    node: NodeHome,
+    entry: GenerationEntry,
+    trusted: TrustedRecord,
+    stores: SpreadStore,
+    purpose: str,
+) -> VerifiedGeneration:
+    brought, _ = bring_leased(
+        node, entry, trusted, stores, unwatched, purpose=purpose, keep_others=True
+    )
+    return brought.verified
 
 
 def _record_up_to(
-    node: NodeHome, commit_seq: int, keep_waiting: Callable[[], bool]
+    node: NodeHome,
+    commit_seq: int | None,
+    time: datetime | None,
+    keep_waiting: Callable[[], bool],
 ) -> ControlRecord:
     """The last record; a newer one, if this one may not know all generations up to then.
 
     Raises:
         StoreUnavailable, TrustError …: the newer one cannot be had, so which generation that
-            commit fell into is not known here.
+            commit or time fell into is not known here.
     """
     record = node.record()
-    if not record.published or record.published[-1].high_seq >= commit_seq:
+    if not record.published or _tells_all(record, commit_seq, time):
         return record
     with files.locked(node.home / "lock", "query", keep_waiting=keep_waiting):
         return node.trust().refresh(node.stores()).record
+
+
+def _tells_all(record: ControlRecord, commit_seq: int | None, time: datetime | None) -> bool:
+    """Whether a generation that is published later than ``record`` was signed is later than that.
+
+    Its commits follow those of the newest one here, and it is given no earlier time than that has.
+    """
+    newest = record.published[-1]
+    if time is not None and record.published_at.get(newest.generation_id, "") <= utc_text(time):
+        return False
+    return commit_seq is None or newest.high_seq >= commit_seq

@@ -2,30 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from controller import settings
 from controller.node import NodeHome
 from controller.writer import WriterHome
-from index.verification import VerifiedGeneration, verify_generation
+from index import in_use
+from index.in_use import HeldGeneration
+from index.verification import verify_generation
+from manifests.errors import HomeMissing, OperatorError, RetryError
+from manifests.record import ControlRecord
 
 
-def open_resident(home: Path, generation_id: str) -> VerifiedGeneration:
-    """Verify a generation of this home, every byte of it.
+def open_resident(home: Path, generation_id: str) -> HeldGeneration:
+    """Hold a generation of this home and verify it, every byte of it.
 
     At a writer, against the manifest that it made; at a node, against the record that it believes.
 
     Raises:
         HomeMissing: ``home`` is neither kind of home.
         GenerationUnknown: the generation is not in it.
+        GenerationCollected: it is not in it any more, by the record that is known there.
         GenerationNotPublished: the node's record does not name it.
         ArtifactHashMismatch, ManifestError, TrustStateCorrupt: it is damaged.
     """
     if (home / settings.NODE_FILE).exists():
         node = NodeHome(home)
-        node.residence.manifest_bytes(generation_id)  # what is not here is unknown, published or no
+        _refuse_absent(node, generation_id, node.record)
         record = node.record()
-        return node.residence.reopen(record.entry(generation_id), record.shard)
+        hold = in_use.hold(node.residence.folder(generation_id).parent)
+        return HeldGeneration(
+            node.residence.reopen(record.entry(generation_id), record.shard), hold
+        )
     writer = WriterHome(home)
+    _refuse_absent(writer, generation_id, lambda: writer.current().signed.record)
     manifest = writer.manifest(generation_id)
-    return verify_generation(manifest, writer.residence.folder(generation_id))
+    folder = writer.residence.folder(generation_id)
+    hold = in_use.hold(folder.parent)
+    return HeldGeneration(verify_generation(manifest, folder), hold)
+
+
+def _refuse_absent(
+    home: NodeHome | WriterHome, generation_id: str, record: Callable[[], ControlRecord]
+) -> None:
+    """Refuse what is not here, published or no; the record, if there is one, may tell why."""
+    if generation_id not in home.residence.resident_ids():
+        with contextlib.suppress(RetryError, OperatorError, HomeMissing):
+            record().refuse_collected(generation_id)
+        home.residence.manifest_bytes(generation_id)

@@ -146,9 +146,11 @@ class ScrubPass:
             manifest = accept_manifest(data, entry, shard)
             self._intact(entry.manifest_id)
             return manifest
-        self._found = self._found.plus(damaged_artifacts=1)
         incoming = self._node.home / "incoming"
         with self._locked():
+            if entry.generation_id not in residence.resident_ids():
+                return None  # it made room for others meanwhile
+            self._found = self._found.plus(damaged_artifacts=1)
             try:
                 stores = self._node.stores()
                 trusted = self._node.trust().refresh(stores)
@@ -198,6 +200,8 @@ class ScrubPass:
     def _mend(self, wanted: _Wanted) -> None:
         node, artifact = self._node, wanted.artifact
         with self._locked():
+            if not set(wanted.generation_ids) & set(node.residence.resident_ids()):
+                return  # those that had it made room for others meanwhile
             supply = wiring.supply(node.settings, node.stores(), node.healths)
             self._found = self._found.plus(damaged_artifacts=1)
             try:
@@ -273,7 +277,7 @@ class ScrubPass:
         """Whether each file of each generation is the present copy of its artifact."""
         residence = self._node.residence
         for generation_id in residence.resident_ids():
-            with contextlib.suppress(ManifestError, GenerationUnknown):
+            with contextlib.suppress(ManifestError, GenerationUnknown, FileNotFoundError):
                 manifest = parse_manifest(residence.manifest_bytes(generation_id))
                 for artifact in manifest.artifacts:
                     path = residence.folder(generation_id) / artifact.name

@@ -1,6 +1,7 @@
 """A reader answers queries from one node's generations.
 
-Snapshots stay open between queries; which one a query reads is decided once, before it starts.
+Snapshots stay open between queries; which one a query reads is decided once, before it starts. A
+generation is held (:mod:`index.in_use`) as long as its snapshot is in use anywhere.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from index import in_use
 from index.embedding import Embedder, embedder_record
+from index.in_use import HeldGeneration
 from index.residence import Residence
 from index.snapshot import Snapshot
-from index.verification import VerifiedGeneration
 from manifests.errors import EmbedderMismatch, GenerationUnknown
 from manifests.invariants import check_embedder
 from manifests.record import GenerationEntry
@@ -38,7 +40,7 @@ class Reader:
         residence: Residence,
         shard: str,
         embedder: Embedder,
-        bring: Callable[[GenerationEntry], VerifiedGeneration],
+        bring: Callable[[GenerationEntry], HeldGeneration],
     ) -> None:
         """Read from ``residence``; ``bring`` fetches a retained generation that is not there."""
         self._residence = residence
@@ -59,21 +61,29 @@ class Reader:
     def _opened(self, entry: GenerationEntry) -> _Opened:
         opened = self._open.get(entry.generation_id)
         if opened is None:
-            try:
-                verified = self._residence.reopen(entry, self._shard)
-            except GenerationUnknown:
-                verified = self._bring(entry)
+            held = self._held(entry)
             mismatch = None
             try:
-                check_embedder(verified.manifest, embedder_record(self._embedder))
+                check_embedder(held.verified.manifest, embedder_record(self._embedder))
             except EmbedderMismatch as error:
                 mismatch = error
-            opened = _Opened(Snapshot(verified), mismatch)
+            snapshot = Snapshot(held.verified)
+            # Who was handed the snapshot may need it for longer than this keeps it open.
+            held.hold.keep_with(snapshot)
+            opened = _Opened(snapshot, mismatch)
             while len(self._open) >= MAX_OPEN_SNAPSHOTS:
                 self._open.popitem(last=False)
             self._open[entry.generation_id] = opened
         self._open.move_to_end(entry.generation_id)
         return opened
+
+    def _held(self, entry: GenerationEntry) -> HeldGeneration:
+        """The generation verified; held before its first byte is read."""
+        try:
+            hold = in_use.hold(self._residence.folder(entry.generation_id).parent)
+            return HeldGeneration(self._residence.reopen(entry, self._shard), hold)
+        except GenerationUnknown:
+            return self._bring(entry)
 
     def answer(self, request: Request, entry: GenerationEntry) -> Answer:
         """Answer one query from one generation, start to end.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -18,6 +20,8 @@ MAX_TEXT_CHARACTERS = 64 * 1024
 MAX_LINE_BYTES = 1024 * 1024
 UNIT_TOLERANCE = 0.01
 """A vector whose squared length is this near to 1 is taken for a unit vector as it is."""
+MAX_SHOWN_CHARACTERS = 40
+_TimeWithOffset = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,13 +35,21 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """The hits of one query, all from one generation, and which generation that was."""
+    """The hits of one query, all from one generation, and which generation that was.
+
+    ``published_at`` is there when the query asked for a time: when that generation was published.
+    """
 
     generation_id: str
     commit_seq: int
+    published_at: str | msgspec.UnsetType = msgspec.UNSET
     mode: Mode
     took_ms: float
     hits: list[Hit]
+
+    def published(self, at: str) -> Answer:
+        """The same answer, which tells when its generation was published."""
+        return msgspec.structs.replace(self, published_at=at)
 
 
 class QueryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -51,6 +63,25 @@ class QueryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The vector as float32, shape ``(len(vector),)``; what overflows becomes infinity."""
         with np.errstate(over="ignore"):
             return None if self.vector is None else np.array(self.vector, np.float32)
+
+
+def point_in_time(text: str) -> datetime:
+    """The time that ``text`` gives, in UTC.
+
+    RFC 3339 with an offset (https://www.rfc-editor.org/rfc/rfc3339#section-5.6).
+
+    Raises:
+        BadQuery: it is no such time.
+    """
+    try:
+        return msgspec.convert(text, _TimeWithOffset).astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError, UnicodeEncodeError) as error:
+        shown = text if len(text) <= MAX_SHOWN_CHARACTERS else f"{text[:MAX_SHOWN_CHARACTERS]}…"
+        raise BadQuery(
+            f"as of {shown!r}: write date, time and offset from UTC, as in 2026-11-20T12:00:00Z or "
+            "2026-11-20T13:00:00+01:00",
+            field="as_of_time",
+        ) from error
 
 
 def settle(request: Request, dimensions: int, *, computes: bool) -> Request:

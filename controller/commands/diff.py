@@ -44,7 +44,8 @@ def diff(home: Path, before: str, after: str, shown: int, as_json: bool) -> None
     from controller.resident import open_resident
     from index.contents import Contents
 
-    old, new = (open_resident(home, generation) for generation in (before, after))
+    held = [open_resident(home, generation) for generation in (before, after)]
+    old, new = (each.verified for each in held)
     documents = compare_documents(Contents(old).fingerprints(), Contents(new).fingerprints())
     artifacts = compare_artifacts(old.manifest, new.manifest)
     embedder = compare_embedders(old.manifest.embedder, new.manifest.embedder)

@@ -115,6 +115,16 @@ def _described(report: BootstrapReport) -> dict[str, Any]:
         "repaired_chunks": tally.repaired_chunks,
         "repaired_bytes": tally.repaired_bytes,
         "corrupt_peers": list(tally.corrupt_peers),
+        "lease": None
+        if report.lease.lease is None
+        else {
+            "holder": report.lease.lease.holder,
+            "expires_at": report.lease.lease.expires_at,
+            "store": report.lease.store,
+        },
+        "lease_reason": report.lease.reason,
+        "evicted": [each.generation_id for each in report.space.evicted] if report.space else [],
+        "freed_bytes": report.space.freed_bytes if report.space else 0,
     }
 
 
@@ -143,6 +153,11 @@ def _tell(report: BootstrapReport) -> None:
         say(
             f"  {plural(shown['damaged_symbols'], 'symbol')} lost or damaged in the store; "
             f"{plural(shown['repaired_chunks'], 'chunk')} ({size(shown['repaired_bytes'])}) rebuilt"
+        )
+    if shown["evicted"]:
+        say(
+            f"  {plural(len(shown['evicted']), 'old generation')} made room: "
+            f"{size(shown['freed_bytes'])} freed"
         )
 
 
@@ -173,7 +188,7 @@ def status(home: Path, as_json: bool) -> None:
 @node_argument
 @json_option
 def rollback(home: Path, as_json: bool) -> None:
-    """Go back to the newest older generation that is here.
+    """Go back to the newest older generation that is here; if none is, fetch one.
 
     On this node only, until the signed record names another generation.
     """

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     "--as-of-commit-seq", type=int, metavar="N", help="Read the past: nothing newer than commit N."
 )
 @click.option(
+    "--as-of",
+    metavar="TIME",
+    help="Read the past: the newest that was published by TIME, as 2026-11-20T12:00:00Z.",
+)
+@click.option(
     "--min-commit-seq", type=int, metavar="N", help="Wait until commit N is part of the answer."
 )
 @click.option(
@@ -51,6 +56,7 @@ def query(
     limit: int,
     mode: Any,
     as_of_commit_seq: int | None,
+    as_of: str | None,
     min_commit_seq: int | None,
     deadline_ms: int,
     queries: Path | None,
@@ -66,14 +72,21 @@ def query(
     from controller.node import NodeHome
     from controller.node_reads import choose
     from manifests.errors import BadQuery
-    from query.request import Request, read_queries
+    from query.request import Request, point_in_time, read_queries
 
+    as_of_time = None if as_of is None else point_in_time(as_of)
     node = NodeHome(where)
     reader = node.reader()
 
     if identity is not None:
-        entry = choose(node, as_of_commit_seq, min_commit_seq, deadline_ms)
-        snapshot = reader.snapshot(entry)
+        chosen = choose(
+            node,
+            as_of_commit_seq=as_of_commit_seq,
+            as_of_time=as_of_time,
+            min_commit_seq=min_commit_seq,
+            deadline_ms=deadline_ms,
+        )
+        snapshot = reader.snapshot(chosen.entry)
         document = snapshot.document(identity)
         if document is None:
             raise BadQuery(
@@ -87,6 +100,7 @@ def query(
             reader,
             request,
             as_of_commit_seq=as_of_commit_seq,
+            as_of_time=as_of_time,
             min_commit_seq=min_commit_seq,
             deadline_ms=deadline_ms,
         )
@@ -122,6 +136,7 @@ def query(
 
 
 def _tell(answer: Answer) -> None:
+    published = f" · published {answer.published_at}" if answer.published_at else ""
     if answer.hits:
         table(
             [("score", "right"), ("id", "left"), ("title", "left")],
@@ -129,5 +144,5 @@ def _tell(answer: Answer) -> None:
         )
     say(
         f"{plural(len(answer.hits), 'hit')} · {answer.mode} · {answer.took_ms:.1f} ms · "
-        f"{answer.generation_id} · commit_seq {answer.commit_seq}"
+        f"{answer.generation_id} · commit_seq {answer.commit_seq}{published}"
     )

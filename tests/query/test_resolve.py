@@ -32,9 +32,10 @@ def resolved(as_of: int | None, least: int | None, active: int = 20) -> int:
         lambda: ENTRIES[active],
         lambda: RECORD,
         as_of_commit_seq=as_of,
+        as_of_time=None,
         min_commit_seq=least,
         keep_waiting=never,
-    ).high_seq
+    ).entry.high_seq
 
 
 @pytest.mark.parametrize(
@@ -100,25 +101,27 @@ def test_as_of_is_never_newer_than_asked(as_of: int) -> None:
 
 
 def test_the_latest_reads_the_pointer_and_nothing_else() -> None:
-    entry = resolve(
+    chosen = resolve(
         lambda: ENTRIES[10],
         not_read,
         as_of_commit_seq=None,
+        as_of_time=None,
         min_commit_seq=None,
         keep_waiting=never,
     )
-    assert entry.high_seq == 10
+    assert chosen.entry.high_seq == 10
 
 
 def test_time_travel_does_not_read_the_pointer() -> None:
-    entry = resolve(
+    chosen = resolve(
         not_active,
         lambda: RECORD,
         as_of_commit_seq=15,
+        as_of_time=None,
         min_commit_seq=None,
         keep_waiting=never,
     )
-    assert entry.high_seq == 10
+    assert chosen.entry.high_seq == 10
 
 
 def test_a_minimum_that_is_not_activated_in_time_is_not_yet_activated() -> None:
@@ -142,15 +145,16 @@ def test_a_minimum_waits_until_another_thread_swaps() -> None:
 
     thread = threading.Thread(target=swap)
     thread.start()
-    entry = resolve(
+    chosen = resolve(
         lambda: ENTRIES[active[0]],
         not_read,
         as_of_commit_seq=None,
+        as_of_time=None,
         min_commit_seq=15,
         keep_waiting=keep_waiting,
     )
     thread.join()
-    assert entry.high_seq == 20
+    assert chosen.entry.high_seq == 20
 
 
 def test_a_minimum_keeps_waiting_while_swaps_do_not_reach_it() -> None:
@@ -161,11 +165,12 @@ def test_a_minimum_keeps_waiting_while_swaps_do_not_reach_it() -> None:
         waited.append(1)
         return True
 
-    entry = resolve(
+    chosen = resolve(
         lambda: ENTRIES[next(steps)],
         not_read,
         as_of_commit_seq=None,
+        as_of_time=None,
         min_commit_seq=30,
         keep_waiting=keep_waiting,
     )
-    assert (entry.high_seq, len(waited)) == (30, 4)
+    assert (chosen.entry.high_seq, len(waited)) == (30, 4)

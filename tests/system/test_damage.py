@@ -26,6 +26,7 @@ COUNTERS = {
     "repaired_artifacts",
     "repaired_chunks",
     "repaired_bytes",
+    "lease",
 }
 SEEDS = range(100, 110)
 

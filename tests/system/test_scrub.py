@@ -90,7 +90,7 @@ def rot(node: NodeHome, artifact: ArtifactFile, *offsets: int) -> Path:
     return path
 
 
-def ask(node: NodeHome, text: str = "unique7", **more: int) -> str:
+def ask(node: NodeHome, text: str = "unique7", **more: Any) -> str:
     answer = node.query(node.reader(), Request(text=text, mode="lexical"), **more)
     return answer.hits[0].id
 

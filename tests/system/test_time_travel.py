@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from controller import clock
+from controller.writer import WriterHome
+from manifests.record import utc_text
 from tests.support.process import Genctl
-from tests.system.world import ask, bootstrap, documents, ids, ingest, release, writer_home
+from tests.system.world import ask, bootstrap, documents, ids, ingest, release, write, writer_home
+
+SECOND = timedelta(seconds=1)
 
 
 class Past(NamedTuple):
@@ -132,3 +138,101 @@ def test_a_rollback_does_not_hide_the_newer_past(
     bootstrap(genctl)
     assert ask(genctl, "n", "common")["commit_seq"] == 1
     assert ask(genctl, "n", "common", "--as-of-commit-seq", 2)["commit_seq"] == 2
+
+
+class Dated(NamedTuple):
+    genctl: Genctl
+    published: list[datetime]
+
+
+@pytest.fixture(scope="module")
+def dated(in_folder: Callable[[Path], Genctl], tmp_path_factory: pytest.TempPathFactory) -> Dated:
+    """Commits 1, 2 and 3 published three, two and one hours ago; ``n`` has seen the first two."""
+    genctl = in_folder(tmp_path_factory.mktemp("dated"))
+    writer_home(genctl)
+    writer = WriterHome(genctl.folder / "w")
+    published = [clock.now() - timedelta(hours=hours) for hours in (3, 2, 1)]
+    with pytest.MonkeyPatch.context() as patch:
+        for number, time in enumerate(published, 1):
+            ingest(genctl, documents(number, number), 1)
+            generation_id = genctl("build", "w", "--json").ok().json["generation_id"]
+            patch.setattr(clock, "now", lambda time=time: time)
+            writer.publish(generation_id)
+            writer.activate(generation_id)
+            if number < 3:
+                bootstrap(genctl)
+    return Dated(genctl, published)
+
+
+def test_as_of_a_time_is_the_newest_that_was_published_by_then(dated: Dated) -> None:
+    genctl, published = dated
+    for number, time in enumerate(published, 1):
+        east = time.astimezone(timezone(timedelta(hours=5, minutes=30)))
+        for asked in (time, time + 59 * 60 * SECOND, east):
+            answer = ask(genctl, "n", "common", "--as-of", asked.isoformat())
+            assert answer["commit_seq"] == len(ids(answer)) == number
+            assert answer["published_at"] == utc_text(time)
+            by_commit = ask(genctl, "n", "common", "--as-of-commit-seq", number)
+            assert answer["hits"] == by_commit["hits"]
+            assert answer["generation_id"] == by_commit["generation_id"]
+            assert "published_at" not in by_commit
+    assert ask(genctl, "n", "common", "--as-of", "9999-12-31T23:59:59Z")["commit_seq"] == 3
+    assert ask(genctl, "n", "common")["commit_seq"] == 2, "reading the past activates nothing"
+
+
+def test_as_of_a_time_is_said_to_people_and_with_queries_and_documents_too(dated: Dated) -> None:
+    genctl, published = dated
+    time = utc_text(published[0])
+    told = genctl("query", "n", "common", "--as-of", time).ok().out
+    assert f"commit_seq 1 · published {time}" in told
+    file = write(genctl.folder / "questions.jsonl", [{"id": "q", "text": "common"}])
+    (line,) = genctl("query", "n", "--queries", file, "--as-of", time).ok().lines
+    assert (line["query_id"], line["commit_seq"], line["published_at"]) == ("q", 1, time)
+    genctl("query", "n", "--id", "d1", "--as-of", time).ok()
+    genctl("query", "n", "--id", "d2", "--as-of", time).refused(3, "BadQuery", "d2")
+
+
+def test_row_58_a_time_before_all_that_is_retained_names_the_range_in_commits_and_times(
+    dated: Dated,
+) -> None:
+    genctl, published = dated
+    ask(genctl, "n", "common", "--as-of", utc_text(published[2]))  # now the record knows the third
+    line = ["query", "n", "common", "--as-of", utc_text(published[0] - SECOND)]
+    times = [utc_text(published[0]), utc_text(published[2])]
+    genctl(*line).refused(3, "GenerationCollected", "as of 1 to 3", " to ".join(times))
+    facts = genctl(*line, "--json").refused(3).error["facts"]
+    assert [facts["retained_low_seq"], facts["retained_high_seq"]] == [1, 3]
+    assert [facts["retained_low_time"], facts["retained_high_time"]] == times
+
+
+def test_row_59_a_revoked_generation_is_refused_by_name(
+    in_folder: Callable[[Path], Genctl], dated: Dated, tmp_path: Path
+) -> None:
+    genctl, published = dated
+    folder = genctl.folder
+    shutil.copytree(folder, tmp_path / "copy")
+    for path in tmp_path.joinpath("copy").glob("*/*.json"):
+        if path.name in {"settings.json", "node.json"}:
+            path.write_text(path.read_text().replace(str(folder), str(tmp_path / "copy")))
+    genctl = in_folder(tmp_path / "copy")
+    middle = genctl("query", "n", "x", "--as-of-commit-seq", 2, "--json").ok().json["generation_id"]
+    genctl("revoke", "w", middle, "--reason", "wrong").ok()
+    bootstrap(genctl)
+    line = ["query", "n", "x", "--as-of", utc_text(published[1])]
+    genctl(*line).refused(3, "GenerationRevoked", middle, "as of 1")
+    assert ask(genctl, "n", "common", "--as-of", utc_text(published[0]))["commit_seq"] == 1
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["", "yesterday", "2026-11-20", "2026-11-20T12:00:00", "0001-01-01T00:00:00+14:00", "\udcff"],
+)
+def test_as_of_what_is_no_time_is_refused_and_says_what_to_write(dated: Dated, asked: str) -> None:
+    line = ["query", "n", "x", "--as-of", asked]
+    dated.genctl(*line).refused(3, "BadQuery", "2026-11-20T12:00:00Z")
+    dated.genctl(*line, "--json").refused(3, "BadQuery")
+
+
+def test_as_of_a_time_and_a_commit_at_once_is_refused(dated: Dated) -> None:
+    line = ["query", "n", "x", "--as-of", "2026-11-20T12:00:00Z", "--as-of-commit-seq", 1]
+    dated.genctl(*line).refused(3, "BadQuery", "not both")
