@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from durable import files
 from durable.audit_log import AuditLog
@@ -27,13 +29,17 @@ from manifests.receipts import Change, ReceiptKind
 from manifests.record import GenerationEntry, entry_of
 
 POINTER_FILE = "active.json"
+MAX_PASSED_OVER = 64
+"""How many generations a node remembers to have been rolled back from; the oldest go first."""
 
 
 class Pointer(Frozen):
     """What ``active.json`` holds.
 
     ``held_back`` names a generation that an operator rolled this node back from; the node does not
-    activate it again until the record names another.
+    activate it again until the record names another. ``passed_over`` are those that it was ever
+    rolled back from and has not served since, ascending; without one the document has no such
+    field.
     """
 
     schema_version: Literal[1] = 1
@@ -41,6 +47,14 @@ class Pointer(Frozen):
     active: GenerationEntry
     previous: GenerationEntry | None = None
     held_back: GenerationId | None = None
+    passed_over: tuple[GenerationId, ...] = Field(default=(), max_length=MAX_PASSED_OVER)
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_any(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        document: dict[str, Any] = fields(self)
+        if not self.passed_over:
+            del document["passed_over"]
+        return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +158,24 @@ def swap(
     if previous == entry:
         previous = before.previous if before else None
     pointer = Pointer(
-        shard=verified.manifest.shard, active=entry, previous=previous, held_back=held_back
+        shard=verified.manifest.shard,
+        active=entry,
+        previous=previous,
+        held_back=held_back,
+        passed_over=_passed_over(before, entry, held_back),
     )
     body = to_canonical(pointer)
     AuditLog(home).append(change_of(before, pointer, occasion))
     files.replace_file(home / POINTER_FILE, [body, b"\n", content_id(body).encode(), b"\n"])
     return ActiveGeneration(verified, pointer)
+
+
+def _passed_over(
+    before: Pointer | None, entry: GenerationEntry, held_back: str | None
+) -> tuple[str, ...]:
+    known = {held_back} if before is None else {*before.passed_over, before.held_back, held_back}
+    ascending = sorted(each for each in known if each not in {None, entry.generation_id})
+    return tuple(ascending[-MAX_PASSED_OVER:])
 
 
 def change_of(before: Pointer | None, pointer: Pointer, occasion: Occasion) -> Change:

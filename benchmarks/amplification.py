@@ -46,7 +46,8 @@ ABSENT_PERCENT = 10
 DEPTH = 10
 SEED = 20_11
 MAX_AMPLIFICATION = 4.0
-MAX_SHARDS = 12
+"""With and without the first generation, which nobody merges and which flatters the figure."""
+MAX_PARTS = 12
 MAX_LOSS = 0.005
 
 Document = dict[str, Any]
@@ -245,8 +246,8 @@ def run() -> Outcome:
     of_updates = (written_bytes - base_bytes) / updates_bytes
     loss = {key: 1 - quality["long"][key] / quality["scratch"][key] for key in ("ndcg", "recall")}
     holds = (
-        amplification <= MAX_AMPLIFICATION
-        and max(history.shards) <= MAX_SHARDS
+        max(amplification, of_updates) <= MAX_AMPLIFICATION
+        and max(*history.shards, *history.segments) <= MAX_PARTS
         and max(loss.values()) <= MAX_LOSS
     )
     show(
@@ -255,9 +256,9 @@ def run() -> Outcome:
         [("", "left"), ("measured", "right"), ("bound", "left")],
         [
             ["written for each byte of documents", f"{amplification:.2f}", "4"],
-            ["the same without the first generation", f"{of_updates:.2f}", "none"],
+            ["the same without the first generation", f"{of_updates:.2f}", "4"],
             ["vector shards at most", str(max(history.shards)), "12"],
-            ["text segments at most", str(max(history.segments)), "none"],
+            ["text segments at most", str(max(history.segments)), "12"],
             ["hybrid nDCG@10, scratch", f"{quality['scratch']['ndcg']:.4f}", "none"],
             ["hybrid nDCG@10, last", f"{quality['long']['ndcg']:.4f}", "0.5 % less"],
             ["vector recall@10, scratch", f"{quality['scratch']['recall']:.4f}", "none"],

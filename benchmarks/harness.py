@@ -20,11 +20,14 @@ class Disagreement(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a benchmark came to. ``figures`` holds plain numbers, named with their units."""
+    """What a benchmark came to. ``figures`` holds plain numbers, named with their units.
+
+    ``holds`` is ``None`` if nothing was measured, since something that may be absent is.
+    """
 
     bench: str
     figures: dict[str, Any]
-    holds: bool
+    holds: bool | None
 
 
 @dataclass(slots=True)
@@ -111,4 +114,4 @@ def show(title: str, columns: Columns, rows: Sequence[Sequence[str]], notes: Seq
 def finish(outcome: Outcome) -> int:
     """Print the line for programs; returns the exit code."""
     say(json.dumps({"bench": outcome.bench, "figures": outcome.figures, "holds": outcome.holds}))
-    return 0 if outcome.holds else 1
+    return 1 if outcome.holds is False else 0

@@ -135,7 +135,7 @@ def run(scifact: Path | None = None) -> Outcome:
             f"SKIPPED: nothing was measured, because SciFact is not at {place}; "
             f"{SCIFACT_VARIABLE} or --scifact names another place."
         )
-        return Outcome("quality", {"skipped": f"no SciFact at {place}"}, holds=True)
+        return Outcome("quality", {"skipped": f"no SciFact at {place}"}, holds=None)
     judgements = read_judgements(place / "qrels.test.tsv")
     with tempfile.TemporaryDirectory(prefix="genctl-bench-") as folder:
         answers, costs = run_pipeline(place, Path(folder))

@@ -12,11 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import groupby
 
-from builder.garbage import Marks, Object, StoreTally
+from builder.garbage import Heap, Marks, Object, StoreTally
 from builder.repository import TIMESTAMP_KEY, TIMESTAMP_LIMIT_BYTES, Repository
 from manifests.errors import WriterFenced
 from manifests.record import ControlRecord
 from manifests.retained import with_collection_ended
+from store.folder import CutOff, FolderStore
 from store.port import ObjectInfo, Store
 
 DELETIONS_AT_ONCE = 8
@@ -26,20 +27,22 @@ Progress = Callable[[int], None]
 """Told of each number of bytes that was deleted."""
 
 
-def judged(stores: Sequence[Store], marks: Marks) -> Iterator[Object]:
+def judged(stores: Sequence[Store], marks: Marks, prefix: str = "") -> Iterator[Object]:
     """Every object of every store, in the order of the keys, and what becomes of it.
+
+    With a ``prefix``, those whose keys start so.
 
     Raises:
         StoreUnavailable, DiskError: a store does not answer.
     """
-    lists = [_placed(place, store) for place, store in enumerate(stores)]
+    lists = [_placed(place, store, prefix) for place, store in enumerate(stores)]
     merged = heapq.merge(*lists, key=lambda found: (found[1].key, found[0]))
     for key, copies in groupby(merged, key=lambda found: found[1].key):
         yield from marks.judge(key, dict(copies))
 
 
-def _placed(place: int, store: Store) -> Iterator[tuple[int, ObjectInfo]]:
-    return ((place, info) for info in store.list(""))
+def _placed(place: int, store: Store, prefix: str) -> Iterator[tuple[int, ObjectInfo]]:
+    return ((place, info) for info in store.list(prefix))
 
 
 def survey(
@@ -54,7 +57,33 @@ def survey(
     for found in judged(stores, marks):
         tallies[found.place].add(found)
         look(found)
+    for tally, store in zip(tallies, stores, strict=True):
+        for cut_off in _cut_off(store, marks):
+            tally.cut_off.add(cut_off.size_bytes)
     return tallies
+
+
+def clear_cut_off(stores: Sequence[Store], marks: Marks) -> list[Heap]:
+    """Remove what writes that were cut off left in the stores; how much that was in each.
+
+    No object refers to it, and nobody reads it, so that this needs no move of the record.
+
+    Raises:
+        StoreUnavailable, DiskError: a store failed; run it again.
+    """
+    cleared = []
+    for store in stores:
+        heap = Heap()
+        for cut_off in _cut_off(store, marks):
+            cut_off.remove()
+            heap.add(cut_off.size_bytes)
+        cleared.append(heap)
+    return cleared
+
+
+def _cut_off(store: Store, marks: Marks) -> Iterator[CutOff]:
+    """Only folders have any: a bucket shows nothing of an object that is not whole."""
+    return store.cut_off(marks.cut_off_before) if isinstance(store, FolderStore) else iter(())
 
 
 def sweep(
@@ -98,6 +127,8 @@ def sweep(
             if len(batch) == BATCH_OBJECTS:
                 delete_batch()
         delete_batch()
+    for tally, heap in zip(tallies, clear_cut_off(stores, marks), strict=True):
+        tally.cut_off = heap
     return tallies
 
 

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from builder.reachable import Reach
-from manifests.identifiers import GenerationId
 from manifests.names import symbol_of
 from store.port import ObjectInfo
 from store.spread import symbol_store
@@ -26,8 +25,19 @@ Verdict = Literal["kept", "young", "garbage", "unknown"]
 KEPT_VERSIONS = 10
 """So many versions of targets and snapshot stay: a node may be in the middle of a refresh."""
 
+RECORD_GRACE = timedelta(minutes=10)
+"""So old a control record that nothing names must be: a change writes it just before it is signed.
+
+One that was written before a collection moved the record is never signed any more, so this need
+only make up for clocks that differ."""
+
 MANY_OLD_OBJECTS = 4 * KEPT_VERSIONS
 """So much old metadata makes a collection due. Less does not: each one leaves some itself."""
+
+NO_GRACE = timedelta(0)
+
+WRITE_GRACE = timedelta(hours=1)
+"""So old, at least, is what a write left that was cut off; one object is written sooner."""
 
 MAX_UNKNOWN = 1000
 """So many unknown keys are told by name; the others are counted."""
@@ -82,9 +92,11 @@ class Marks:
         named: the keys that the signed timestamp leads to, itself among them.
         versions: the versions of ``targets`` and ``snapshot`` that it leads to.
         freed: ids of artifacts and generations that were published and are no more: no grace.
-        over_leases: the keys of leases that ended longer ago than the time of grace.
+        over_leases: the keys of leases that ended longer ago than the time of grace, and whose
+            generations are gone.
         now: the time.
-        grace: how old what was never reachable must be.
+        grace: how old what was never reachable must be; for control records
+            :data:`RECORD_GRACE` is enough.
     """
 
     reach: Reach
@@ -95,6 +107,11 @@ class Marks:
     over_leases: frozenset[str]
     now: datetime
     grace: timedelta
+
+    @property
+    def cut_off_before(self) -> datetime:
+        """What is being written, and was begun before this, was cut off."""
+        return self.now - max(self.grace, WRITE_GRACE)
 
     def judge(self, key: str, copies: Mapping[int, ObjectInfo]) -> list[Object]:
         """What becomes of one object in each store that has it; ``copies`` by the store's place."""
@@ -117,16 +134,19 @@ class Marks:
             return "garbage" if key in self.over_leases else "kept"
         if key in self.named or self.reach.keeper_of_manifest(key) is not None:
             return "kept"
+        if kind == "records":
+            return self._aged(copies[place], min(self.grace, RECORD_GRACE))
         manifest = _MANIFEST.fullmatch(key)
         is_freed = manifest is not None and manifest["generation"] in self.freed
-        return self._aged(copies[place], is_freed=is_freed)
+        return self._aged(copies[place], NO_GRACE if is_freed else self.grace)
 
     def _verdict_of_symbol(self, key: str, place: int, copies: Mapping[int, ObjectInfo]) -> Verdict:
         symbol = symbol_of(key)
         assert symbol is not None  # noqa: S101 - its kind says so
         sizes = self.reach.symbol_sizes(*symbol)
         if not sizes:
-            return self._aged(copies[place], is_freed=symbol[0] in self.freed)
+            is_freed = symbol[0] in self.freed
+            return self._aged(copies[place], NO_GRACE if is_freed else self.grace)
         belongs = symbol_store(*symbol, self.store_count)
         if place == belongs:
             return "kept"
@@ -134,7 +154,7 @@ class Marks:
         right = copies.get(belongs)
         if right is None or right.size_bytes not in sizes:
             return "kept"
-        return self._aged(copies[place], is_freed=False)
+        return self._aged(copies[place], self.grace)
 
     def _is_old(self, key: str) -> bool:
         """Whether it is a numbered version that is neither named nor among the newest."""
@@ -143,10 +163,10 @@ class Marks:
             return False
         return int(found["version"]) <= self.versions[found["role"]] - KEPT_VERSIONS
 
-    def _aged(self, info: ObjectInfo, *, is_freed: bool) -> Verdict:
-        if is_freed or not self.grace:
+    def _aged(self, info: ObjectInfo, grace: timedelta) -> Verdict:
+        if not grace:
             return "garbage"
-        if info.modified_at is None or self.now - info.modified_at < self.grace:
+        if info.modified_at is None or self.now - info.modified_at < grace:
             return "young"
         return "garbage"
 
@@ -168,13 +188,15 @@ class Heap:
 class StoreTally:
     """What one store holds, by what becomes of it.
 
-    ``unknown`` are keys that genctl would never write, at most :data:`MAX_UNKNOWN` of them.
+    ``unknown`` are keys that genctl would never write, at most :data:`MAX_UNKNOWN` of them;
+    ``cut_off`` is what writes that were cut off left, which is no object.
     """
 
     url: str
     kept: Heap = field(default_factory=Heap)
     young: Heap = field(default_factory=Heap)
     unknown_objects: Heap = field(default_factory=Heap)
+    cut_off: Heap = field(default_factory=Heap)
     garbage: dict[Kind, Heap] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
@@ -205,11 +227,12 @@ class StoreTally:
     @property
     def is_due(self) -> bool:
         """Whether there is more garbage than each collection leaves behind itself."""
-        old = sum(self.garbage[kind].objects for kind in _LEFT if kind in self.garbage)
+        old = sum(self.garbage[kind].objects for kind in LEFT_KINDS if kind in self.garbage)
         return old > MANY_OLD_OBJECTS or old < self.garbage_objects
 
 
-_LEFT: tuple[Kind, ...] = ("metadata", "records")
+LEFT_KINDS: tuple[Kind, ...] = ("metadata", "records")
+"""What each collection leaves some of itself: alone, a little of it makes none due."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +251,3 @@ class Explanation:
 def kept_by(reach: Reach, artifact_id: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """The roots that keep an artifact, each with its reasons."""
     return tuple((root.name, root.reasons) for root in reach.keepers(artifact_id))
-
-
-def generation_in(key: str) -> GenerationId | None:
-    """The generation whose manifest, or whose lease, is under this key."""
-    found = _MANIFEST.fullmatch(key) or _LEASE.fullmatch(key)
-    return found["generation"] if found else None

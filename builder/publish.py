@@ -19,14 +19,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from builder.presence import Missing, refuse_missing
 from builder.repository import CurrentState, Repository
 from builder.shelf import Shelf
-from index.residence import Residence
+from index.residence import MANIFEST_FILE, Residence
 from manifests.errors import DiskError, WriterFenced
 from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
-from manifests.identifiers import high_seq_of
+from manifests.identifiers import GenerationId, high_seq_of
 from manifests.names import manifest_target, symbol_key
-from manifests.record import ControlRecord, entry_of
+from manifests.record import ControlRecord, GenerationEntry, entry_of
 from manifests.record_changes import with_published
 from store.port import ObjectInfo, Store
 from symbols.encode import Encoded
@@ -62,15 +63,25 @@ class Sent(NamedTuple):
 
 
 class Publisher:
-    """Publishes generations of one writer's home to its store."""
+    """Publishes generations of one writer's home to its store.
+
+    ``signed_here`` gives the ids of the generations in the record that the home signed last: one of
+    those that is not in the home was lost, and is not another home's.
+    """
 
     def __init__(
-        self, residence: Residence, shelf: Shelf, store: Store, repository: Repository
+        self,
+        residence: Residence,
+        shelf: Shelf,
+        store: Store,
+        repository: Repository,
+        signed_here: Callable[[], Collection[GenerationId]],
     ) -> None:
         self._residence = residence
         self._shelf = shelf
         self._store = store
         self._repository = repository
+        self._signed_here = signed_here
 
     def check_own(self, record: ControlRecord) -> None:
         """Refuse to go on from a record that another home has moved.
@@ -79,13 +90,30 @@ class Publisher:
             WriterFenced: the record names a generation that was not built here.
         """
         resident = set(self._residence.resident_ids())
-        for entry in record.published:
-            if entry.generation_id not in resident:
+        absent = [each for each in record.published if each.generation_id not in resident]
+        signed_here = self._signed_here() if absent else ()
+        for entry in absent:
+            if entry.generation_id not in signed_here:
                 raise WriterFenced(
                     f"the record names {entry.generation_id}, which was not built in this home: "
                     "another home writes to this shard. Go on there, or restore this one from it",
                     generation_id=entry.generation_id,
                 )
+
+    def refuse_lost(self, entries: Iterable[GenerationEntry]) -> None:
+        """Refuse to go on from generations that the home has lost; contents are not read.
+
+        Raises:
+            PartsMissing: one is not there, or has no manifest.
+        """
+        generations = self._residence.generations
+        refuse_missing(
+            [
+                Missing(str(generations.parent), f"{generations.name}/{each}", "it was lost")
+                for each in (entry.generation_id for entry in entries)
+                if not (generations / each / MANIFEST_FILE).is_file()
+            ]
+        )
 
     def size_bytes_to_send(self, generation_ids: Sequence[str], record: ControlRecord) -> int:
         """How many bytes of symbols publishing these generations takes at most."""
@@ -114,15 +142,18 @@ class Publisher:
         Raises:
             ArtifactHashMismatch: an artifact is damaged in the writer's home.
             GenerationUnknown: it was not built here.
+            PartsMissing: the home lost a published generation.
             GenerationCollected: it was published once, and is retained no more.
-            WriterFenced: another home writes to this shard, or moved the record first, or collects;
-                or symbols that were sent, or had been there, are gone from the store.
+            WriterFenced: another home writes to this shard, or moved the record first, or symbols
+                that were sent, or had been there, are gone from the store.
+            CollectionUnderWay: another home collects, or was killed while it did.
             CommitRangeGap: a generation before it was not published yet.
             StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
         """
         current = self._repository.current()
         record = current.signed.record
         self.check_own(record)
+        self.refuse_lost(record.published)
         data = self._residence.manifest_bytes(generation_id)
         manifest = parse_manifest(data)
         if any(entry.generation_id == generation_id for entry in record.published):

@@ -84,11 +84,6 @@ class Reach:
     def __contains__(self, artifact_id: object) -> bool:
         return artifact_id in self._keepers
 
-    @property
-    def artifact_ids(self) -> set[str]:
-        """The ids of all artifacts that are reached."""
-        return set(self._keepers)
-
     def keepers(self, artifact_id: str) -> list[Root]:
         """The roots that name an artifact, in their order."""
         return self._keepers.get(artifact_id, [])

@@ -5,29 +5,42 @@ Nothing is changed, and no content is read: that is a scrub's work.
 
 from __future__ import annotations
 
-import stat
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import chain, islice
 
 from builder.collect import survey
 from builder.garbage import StoreTally
-from builder.presence import Missing, Presence
+from builder.presence import Missing, Presence, refuse_missing
+from commits.segment import MARK_NAME
 from controller import clock
 from controller.collection_plan import marks_of, named_keys
+from controller.file_accounts import MAX_TOLD, FileAccounts, files_below
 from controller.home_garbage import HomeGarbage, home_garbage
-from controller.roots import leased, root_all
+from controller.new_home import KNOWN_NAMES
+from controller.published_manifests import manifest_here
+from controller.roots import Rooted, leased, root_all
 from controller.writer import WriterHome
 from durable import files
+from index.residence import MANIFEST_FILE
 from manifests.errors import WriterFenced
 from manifests.generation import parse_manifest
-from manifests.identifiers import is_generation_id
 from manifests.names import metadata_key
+from manifests.record import ControlRecord
 from manifests.retention import Retention
 from store.leases import FoundLeases, leases_in
 from store.signed import trusted_root
 
 PUBLISHED = "published"
+
+
+# What files may be called, by the folder that they are in.
+_NAMES = {
+    "log": re.compile(rf"[0-9]{{12}}\.log|{MARK_NAME}"),
+    "merges": re.compile(r"[0-9a-f]{64}\.json|lock"),
+    "symbols": re.compile(r"[0-9a-f]{64}/(?:table|[0-9]{2,3})"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +49,39 @@ class Accounts:
 
     Attributes:
         generation_ids: the generations that must be in the stores, oldest first.
-        missing: what should be there, in the stores and in the home.
+        missing: the first of what should be there, in the home and in the stores.
+        missing_count: how much that is in all.
         stores: what each store holds; orphans are its garbage and what is young.
-        home: what nothing needs in the home.
-        home_unknown: files in the home that genctl would not have put there.
+        home: the garbage in the home, which the next collection removes.
+        files: what else is in the home: what was cut off there, and what genctl has not put there.
         leases: all that there are.
     """
 
     generation_ids: tuple[str, ...]
     missing: tuple[Missing, ...]
+    missing_count: int
     stores: tuple[StoreTally, ...]
     home: HomeGarbage
-    home_unknown: tuple[str, ...]
+    files: FileAccounts
     leases: FoundLeases
+
+    def refuse_missing(self) -> None:
+        """Refuse a home of which something is missing.
+
+        Raises:
+            PartsMissing: something is.
+        """
+        refuse_missing(self.missing, self.missing_count)
 
 
 def accounts(writer: WriterHome) -> Accounts:
     """Compare what is there with what the record, leases and the home's generations need.
 
+    A generation that the home lost is judged by its manifest in the stores.
+
     Raises:
         WriterFenced: another home writes to this shard; or the record was moved meanwhile, so that
             what seems to be missing may not be.
-        ManifestError: a manifest is damaged in the home.
         UnsignedRecord, ObjectMissing, TrustError: the record cannot be read.
         StoreUnavailable, DiskError: a store or the disk does not answer.
     """
@@ -66,14 +90,16 @@ def accounts(writer: WriterHome) -> Accounts:
     writer.publisher().check_own(record)
     leases = leases_in(writer.store())
     kept = Retention({each.generation_id: (PUBLISHED,) for each in record.published}, ())
-    rooted = root_all(writer, record, kept, leased(leases, now))
+    rooted = root_all(writer, current.signed, kept, leased(leases, now))
     marks = marks_of(writer, current.signed, rooted, leases, now)
     roots = range(1, trusted_root(writer.root_bytes()).version + 1)
     mirrored = named_keys(current.signed) | {metadata_key(f"{each}.root.json") for each in roots}
     stores = writer.store().stores
     presence = Presence(rooted.reach, stores, mirrored)
     tallies = survey(stores, marks, presence.saw)
-    missing = (*presence.missing(), *_missing_at_home(writer))
+    at_home = _files(writer, record, rooted)
+    first, count = _counted(chain(rooted.lost, presence.missing()))
+    missing = (*first, *at_home.missing)[:MAX_TOLD]
     if missing and writer.current().token != current.token:
         raise WriterFenced(
             "the record was moved while this command looked, so that what it missed may be there; "
@@ -82,52 +108,61 @@ def accounts(writer: WriterHome) -> Accounts:
     return Accounts(
         generation_ids=tuple(root.name for root in rooted.reach.roots if root.is_stored),
         missing=missing,
+        missing_count=count + at_home.missing_count,
         stores=tuple(tallies),
         home=home_garbage(writer, rooted),
-        home_unknown=tuple(_unknown_at_home(writer)),
+        files=at_home,
         leases=leases,
     )
 
 
-def _missing_at_home(writer: WriterHome) -> Iterator[Missing]:
-    """What resident generations lack, of their own files and of the artifacts behind them."""
+def _counted(missing: Iterable[Missing]) -> tuple[list[Missing], int]:
+    """The first of them, and how many there are."""
+    rest = iter(missing)
+    first = list(islice(rest, MAX_TOLD))
+    return first, len(first) + sum(1 for _ in rest)
+
+
+def _files(writer: WriterHome, record: ControlRecord, rooted: Rooted) -> FileAccounts:
+    """What the home lacks, artifacts and generations' files, and what is there besides.
+
+    What :class:`HomeGarbage` counts is left out: what leaves goes whole.
+    """
     residence = writer.residence
-    told: set[str] = set()
-    for generation_id in residence.resident_ids():
-        for artifact in parse_manifest(residence.manifest_bytes(generation_id)).artifacts:
-            paths = [residence.folder(generation_id) / artifact.name]
-            if artifact.blake3 not in told:
-                told.add(artifact.blake3)
-                paths.append(residence.artifact_path(artifact.blake3))
-            for path in paths:
-                what = _wrong(path, artifact.size_bytes)
-                if what is not None:
-                    place = path.relative_to(writer.home)
-                    yield Missing(str(writer.home), str(place), what)
+    found = FileAccounts(writer.home)
+    with files.translated(writer.home):
+        found.check_unknown_names(KNOWN_NAMES)
+        _check_generations(writer, record, rooted, found)
+        here = {artifact_id for artifact_id, _ in residence.kept_artifacts()}
+        found.check_by_content(residence.artifacts, here, "it is no plain file")
+        found.check_by_content(residence.tables, here, "its artifact is not here")
+        for folder, names in _NAMES.items():
+            for path in files_below(writer.home / folder):
+                if not names.fullmatch(str(path.relative_to(writer.home / folder))):
+                    found.stray(path)
+        for path in files_below(writer.home / "draft"):
+            found.orphan(path, "a build that is under way, or was cut off")
+    return found
 
 
-def _wrong(path: Path, size_bytes: int) -> str | None:
-    """How a file is not a plain one of this size; ``None`` if it is."""
-    with files.translated(path):
-        try:
-            found = path.lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            return "it is not there"
-    if not stat.S_ISREG(found.st_mode):
-        return "it is no plain file"
-    if found.st_size != size_bytes:
-        return f"it has {found.st_size} bytes, and should have {size_bytes}"
-    return None
-
-
-def _unknown_at_home(writer: WriterHome) -> Iterator[str]:
-    """Files in the folders of generations and artifacts that genctl would not have put there."""
+def _check_generations(
+    writer: WriterHome, record: ControlRecord, rooted: Rooted, found: FileAccounts
+) -> None:
+    """Look at the generations' folders, and the artifacts behind them."""
     residence = writer.residence
-    artifacts = {artifact_id for artifact_id, _ in residence.kept_artifacts()}
-    for folder in (residence.artifacts, residence.generations):
-        with files.translated(folder):
-            names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        for name in names:
-            is_known = name in artifacts or is_generation_id(name)
-            if not is_known and not name.startswith(files.TEMPORARY_PREFIX):
-                yield f"{folder.name}/{name}"
+    looked_at: set[str] = set()
+    resident = residence.resident_ids()
+    for generation_id in resident:
+        data = manifest_here(writer, generation_id, record)
+        if generation_id in rooted.leaving or isinstance(data, str):
+            continue
+        manifest = parse_manifest(data)
+        for artifact in manifest.artifacts:
+            if artifact.blake3 not in looked_at:
+                looked_at.add(artifact.blake3)
+                found.check(residence.artifact_path(artifact.blake3), artifact.size_bytes)
+        folder = residence.folder(generation_id).parent
+        found.check_files(folder, manifest, (MANIFEST_FILE,))
+    for path in files_below(residence.generations):
+        if path.relative_to(residence.generations).parts[0] not in resident:
+            found.stray(path)

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from builder.collect import Progress, refusing_overtaken, sweep
+from tuf.api.metadata import Timestamp
+
+from builder.collect import Progress, clear_cut_off, refusing_overtaken, sweep
 from builder.garbage import StoreTally
 from builder.prepared_merges import FOLDER as MERGES
 from builder.repository import CurrentState, Repository
@@ -25,12 +27,14 @@ from controller.roots import leased, root_all
 from controller.writer import WriterHome
 from durable import files
 from index.in_use import unless_held
-from manifests.errors import WriterFenced
+from manifests.errors import CollectionUnderWay, WriterFenced
 from manifests.identifiers import GenerationId, content_id
 from manifests.record import ControlRecord
 from manifests.retained import with_collection_begun, with_collection_ended
 from replicator.repair_events import emit
+from replicator.trust_rules import refuse_clock_behind, refuse_clock_off, signed_at
 from store.leases import leases_in
+from store.server_time import server_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ class CollectionReport:
     def freed_bytes(self) -> int:
         """What the stores and the home have more of now."""
         stores = sum(tally.garbage_bytes for tally in self.stores) if self.was_needed else 0
-        return stores + self.home.size_bytes
+        cut_off = sum(tally.cut_off.size_bytes for tally in self.stores)
+        return stores + cut_off + self.home.size_bytes
 
 
 def collect(
@@ -72,8 +77,11 @@ def collect(
 
     Raises:
         HomeLocked: another command, or a compaction, is at work in the home.
-        WriterFenced: another writer moved the record, or is collecting.
-        ManifestError: a manifest in the home is damaged, so that nobody can say what it needs.
+        WriterFenced: another writer moved the record.
+        CollectionUnderWay: another home is collecting, or was killed while it did.
+        ClockSuspect: the clock here cannot be right, or was not when the record was signed.
+        PartsMissing: a generation in the home, or its manifest, is lost or damaged, so that nobody
+            can say what it needs.
         StoreUnavailable, DiskError: run it again; it goes on.
     """
     with writer.exclusively("run gc"), _no_compaction(writer):
@@ -81,18 +89,20 @@ def collect(
         before = repository.current()
         if not takes_over:
             _refuse_anothers(writer, before.signed.record)
+        _refuse_odd_clock(writer, before.signed.timestamp)
         plan = planned(writer, before, clock.now())
         progress = on_start(
             plan.home.size_bytes + sum(tally.garbage_bytes for tally in plan.stores)
         )
         if not plan.is_due:
             _clear_home(writer, plan.home, progress)
+            clear_cut_off(writer.store().stores, plan.marks)
             return CollectionReport(plan, (), plan.stores, plan.home, was_needed=False)
-        record = before.signed.record
         current = _begin(repository, before, frozenset(plan.retention.dropped))
         # Whoever took a lease before that has read the record after it: theirs is seen here.
         now, leases = clock.now(), leases_in(writer.store())
-        rooted = root_all(writer, record, plan.retention, leased(leases, now))
+        rooted = root_all(writer, before.signed, plan.retention, leased(leases, now))
+        rooted.refuse_lost()
         tallies = sweep(
             writer.store().stores,
             marks_of(writer, current.signed, rooted, leases, now),
@@ -122,16 +132,27 @@ def collect(
     return report
 
 
+def _refuse_odd_clock(writer: WriterHome, signed: Timestamp) -> None:
+    """Refuse to judge what is old, and which lease is over, by a clock that cannot be right.
+
+    Raises:
+        ClockSuspect: it is behind what was signed, or far from the time that a store tells.
+    """
+    now = clock.now()
+    refuse_clock_behind(now, signed_at(signed))
+    refuse_clock_off(now, server_time(writer.settings.stores))
+
+
 def _refuse_anothers(writer: WriterHome, record: ControlRecord) -> None:
     """Refuse to collect beside a collection that this home did not begin.
 
     Raises:
-        WriterFenced: one is under way, or was never ended.
+        CollectionUnderWay: one is under way, or was never ended.
     """
     known = writer.signed_last.read()
     own = known.record.collecting if known is not None else None
     if record.collecting not in {None, own}:
-        raise WriterFenced(
+        raise CollectionUnderWay(
             "another home of this shard began a collection, and has not ended it. Wait for it, or "
             "run `genctl gc` there. If that home is lost, `genctl gc --take-over` ends it here",
             collecting=record.collecting,

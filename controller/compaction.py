@@ -13,9 +13,10 @@ the merge it was at; run again, it does those that are left.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -55,20 +56,21 @@ class CompactReport:
     sent_bytes: int
 
 
-def plan(writer: WriterHome, max_bytes: int | None = None) -> Planned:
-    """What a compaction would merge, reading at most ``max_bytes``; by default, as is set.
+def plan(writer: WriterHome, max_bytes: int | None = None, *, all_dead: bool = False) -> Planned:
+    """What a compaction would merge; see :func:`compact`.
 
     Raises:
         NothingToBuild: there is no generation yet.
         ArtifactHashMismatch: the newest generation is damaged.
     """
-    return _planned(writer, _newest(writer), max_bytes)
+    return _planned(writer, _newest(writer), max_bytes, all_dead=all_dead)
 
 
 def compact(
     writer: WriterHome,
     max_bytes: int | None,
     *,
+    all_dead: bool = False,
     send: bool,
     on_start: Callable[[int], Progress],
 ) -> CompactReport:
@@ -77,6 +79,9 @@ def compact(
     Args:
         writer: the home.
         max_bytes: what they may read; by default, as is set.
+        all_dead: merge every part that holds a dead document, however much that reads if
+            ``max_bytes`` is not given, so that the next build has none of what is dead by now.
+            Merges that wait are done anew, since they may hold what died after them.
         send: send the symbols of all merges that wait to the stores already.
         on_start: told how many bytes the merges read; gives the progress callback.
 
@@ -89,7 +94,9 @@ def compact(
     files.make_folder(writer.home / FOLDER)
     with files.locked(writer.home / FOLDER / "lock", "run compact"):
         snapshot = _newest(writer)
-        planned = _planned(writer, snapshot, max_bytes)
+        planned = _planned(writer, snapshot, max_bytes, all_dead=all_dead)
+        if all_dead:
+            _forget_waiting(writer)
         progress = on_start(sum(merge.read_bytes for merge in planned.plan.merges))
         shelf = Shelf(
             writer.home / "symbols", writer.residence, store_count=len(writer.settings.stores)
@@ -130,13 +137,14 @@ def _newest(writer: WriterHome) -> Snapshot:
     return writer.opened(writer.manifest(resident[-1]), RememberedFiles(writer.home))
 
 
-def _planned(writer: WriterHome, snapshot: Snapshot, max_bytes: int | None) -> Planned:
+def _planned(
+    writer: WriterHome, snapshot: Snapshot, max_bytes: int | None, *, all_dead: bool
+) -> Planned:
     policy = writer.settings.merges.policy()
-    prepared = [
-        merge
-        for merge in PreparedMerges(writer.home, writer.residence).all()
-        if merge.fits(snapshot.manifest)
-    ]
+    waiting = [] if all_dead else PreparedMerges(writer.home, writer.residence).all()
+    prepared = [merge for merge in waiting if merge.fits(snapshot.manifest)]
+    if all_dead:
+        policy = replace(policy, dead_documents_percent=0, compact_max_bytes=sys.maxsize)
     found = plan_compaction(
         rows_parts(snapshot.manifest, snapshot.tombstones),
         text_parts(snapshot.manifest, snapshot.folder),
@@ -145,6 +153,11 @@ def _planned(writer: WriterHome, snapshot: Snapshot, max_bytes: int | None) -> P
         policy.compact_max_bytes if max_bytes is None else max_bytes,
     )
     return Planned(snapshot.manifest, found, tuple(prepared))
+
+
+def _forget_waiting(writer: WriterHome) -> None:
+    with files.locked(writer.home / "lock", "run compact", wait=True):
+        PreparedMerges(writer.home, writer.residence).clear()
 
 
 @contextmanager

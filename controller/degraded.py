@@ -1,7 +1,8 @@
 """What a node does about damage that it cannot mend: it reads none of it, and says so.
 
 The generation that is damaged is refused by name. If it was the active one and an older one that
-is retained and intact is here, the pointer moves there, and back once the damage is gone.
+may be gone back to (:mod:`controller.going_back`) is here and intact, the pointer moves there, and
+back once the damage is gone.
 What changes the state is called with the node's lock held.
 """
 
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from activator import state
 from activator.state import Damage, NodeState
 from controller import activation
+from controller.going_back import steps_back
 from manifests.errors import (
     ActivationFailed,
     ArtifactHashMismatch,
@@ -122,8 +124,9 @@ def _serve_older(node: NodeHome, damaged_ids: AbstractSet[str]) -> str | None:
         # Perhaps a scrub was killed between this function and the note of what it did.
         is_left = wanted.high_seq > active.high_seq and wanted.generation_id in damaged_ids
         return wanted.generation_id if is_left else None
-    for entry in reversed(node.older_here(record, pointer)):
-        if entry.generation_id in damaged_ids:
+    resident = node.residence.resident_ids()
+    for entry in steps_back(record, pointer, resident):
+        if entry.generation_id in damaged_ids or entry.generation_id not in resident:
             continue
         try:
             proven = _proven(node, entry)

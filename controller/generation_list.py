@@ -79,6 +79,7 @@ def listed(writer: WriterHome, record: ControlRecord) -> list[dict[str, Any]]:
                 "tags": tags.get(generation_id, []),
                 "pin": pins.get(generation_id),
                 "revoked": generation_id in record.revoked,
+                "gone_back_from": generation_id in record.passed_over,
                 "in_home": is_here,
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable
@@ -13,6 +14,8 @@ from controller.roots import UNPUBLISHED, WAITING_MERGE, Rooted
 from controller.writer import WriterHome
 from durable import files
 from manifests.identifiers import GenerationId
+
+_ARTIFACT_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +58,15 @@ def home_garbage(writer: WriterHome, rooted: Rooted) -> HomeGarbage:
         shelved = [
             path
             for path in (sorted(shelves.iterdir()) if shelves.is_dir() else ())
-            if path.is_dir() and path.name not in waiting
+            if _ARTIFACT_ID.fullmatch(path.name) and path.is_dir() and path.name not in waiting
         ]
         artifacts = [each for each, _ in residence.kept_artifacts() if each not in rooted.reach]
-        paths = [residence.generations / each for each in rooted.leaving]
+        resident = set(residence.resident_ids())
+        leaving = [each for each in rooted.leaving if each in resident]
+        paths = [residence.generations / each for each in leaving]
         paths += [residence.artifact_path(each) for each in artifacts]
         return HomeGarbage(
-            generations=tuple(rooted.leaving),
+            generations=tuple(leaving),
             artifacts=tuple(artifacts),
             shelved=tuple(path.name for path in shelved),
             size_bytes=_given_back(chain(paths, shelved)),

@@ -18,7 +18,6 @@ from durable import files
 from manifests.errors import (
     GenctlError,
     GenerationCollected,
-    GenerationNotPublished,
     GenerationUnknown,
     LeaseExpired,
     LeaseUnknown,
@@ -123,30 +122,26 @@ def renew(
     """Have a lease last as long as asked from now, never shorter than it did.
 
     Raises:
-        LeaseExpired: it had ended, and its generation was collected meanwhile.
+        LeaseExpired: it had ended, or is not there any more, and its generation was collected.
         LeaseUnknown: no store has it, and its generation is there: take one.
         And what :func:`take` raises.
     """
     _refuse_other_ids(generation_id)
     before = _known(place.stores, generation_id, holder, now)
-    if before is None:
-        readable_entry(place.record(), generation_id)
-        raise LeaseUnknown(
-            f"{holder} has no lease of {generation_id}; `genctl lease take` takes one",
-            generation_id=generation_id,
-            holder=holder,
-        )
     try:
-        lease = new_lease(generation_id, holder, before.lease.purpose, now, lasting)
-        return _hold(place, lease, before)
-    except (GenerationCollected, GenerationNotPublished) as error:
-        if not before.had_expired:
+        if before is not None:
+            lease = new_lease(generation_id, holder, before.lease.purpose, now, lasting)
+            return _hold(place, lease, before)
+        readable_entry(place.record(), generation_id)
+    except GenerationCollected as error:
+        if before is not None and not before.had_expired:
             raise
-        raise LeaseExpired(
-            f"the lease of {holder} ended at {before.lease.expires_at}, and {generation_id} was "
-            f"collected after that: {error.message}",
-            **error.facts | {"generation_id": generation_id, "holder": holder},
-        ) from error
+        raise _expired(generation_id, holder, before, error) from error
+    raise LeaseUnknown(
+        f"{holder} has no lease of {generation_id}; `genctl lease take` takes one",
+        generation_id=generation_id,
+        holder=holder,
+    )
 
 
 def release(stores: SpreadStore, generation_id: str, holder: str) -> bool:
@@ -224,12 +219,32 @@ def _hold(place: LeasePlace, lease: Lease, before: HeldLease | None) -> HeldLeas
     try:
         readable_entry(place.record(), lease.generation_id)
     except BaseException:
-        if before is None or before.had_expired:
+        if before is None:
             store.delete(lease.key)
         else:
             write_lease(store, before.lease)
         raise
     return HeldLease(lease, store.url, before is not None and before.had_expired)
+
+
+def _expired(
+    generation_id: str, holder: str, lease: HeldLease | None, error: GenerationCollected
+) -> LeaseExpired:
+    """What is told of a lease that keeps nothing any more, as long as its holder asks."""
+    if lease is None:
+        # A collection keeps what a lease of that time kept, and deletes leases that ended.
+        ended = f"no store has a lease of {holder} any more, so one that was there had ended"
+    else:
+        ended = f"the lease of {holder} ended at {lease.lease.expires_at}"
+    return LeaseExpired(
+        f"{ended}, and {generation_id} was collected after that: {error.message}",
+        **error.facts
+        | {
+            "generation_id": generation_id,
+            "holder": holder,
+            "expires_at": lease.lease.expires_at if lease is not None else None,
+        },
+    )
 
 
 def _known(stores: SpreadStore, generation_id: str, holder: str, now: datetime) -> HeldLease | None:

@@ -32,7 +32,7 @@ from store.port import Store
 from store.signed import LIMITS_BYTES, trusted_root
 from store.spread import SpreadStore
 
-_KNOWN = {
+KNOWN_NAMES = {
     "settings.json",
     "root.json",
     "root_before.json",
@@ -89,7 +89,7 @@ def init_home(
             raise BadSetting(f"the store {url} is inside the home {home}; keep them apart")
     for public_file in holders.public_files if holders else ():
         read_public(public_file)  # refused before anything is made
-    settings.refuse_foreign(home, _KNOWN)
+    settings.refuse_foreign(home, KNOWN_NAMES)
     files.make_folder(home)
     with files.locked(home / "lock", "run init"):
         path = home / settings.WRITER_FILE

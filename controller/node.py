@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from activator.pointer import Pointer, PointerFile
 from activator.state import NodeState, StateFile
 from controller import activation, degraded, node_reads, node_space, settings, wiring
+from controller.going_back import steps_back
 from controller.leased_fetch import LeaseReport, bring_active
 from controller.node_space import SpaceReport
 from controller.node_trust import ROOT_FILE, trust_of
@@ -144,19 +145,21 @@ class NodeHome:
             files.remove_temporaries(self.home)
             store = self.stores()
             watch = Stopwatch(time.monotonic)
-            trusted, brought, lease = bring_active(
+            trusted, fetched = bring_active(
                 self, store, lambda plan: watch.started(on_plan(plan)), _load_libraries
             )
+            brought = fetched.brought
             record_throughput(self.home, brought.tally.fetched_bytes, watch.passed_s())
             degraded.found_intact(self, {a.blake3 for a in brought.verified.manifest.artifacts})
             pointer, is_new = self._follow(brought.verified, trusted.record)
+            old = node_space.keep_within_bounds(self) if is_new else None
             return BootstrapReport(
                 pointer,
                 brought,
                 activated=is_new,
                 held_back=pointer.held_back == brought.verified.manifest.generation_id,
-                lease=lease,
-                space=node_space.keep_within_bounds(self) if is_new else None,
+                lease=fetched.lease,
+                space=node_space.joined(fetched.space, old),
             )
 
     def _follow(self, verified: VerifiedGeneration, record: ControlRecord) -> tuple[Pointer, bool]:
@@ -186,16 +189,17 @@ class NodeHome:
         return pointer, True
 
     def rollback(self) -> Pointer:
-        """Swap to the newest older generation that is here, and hold the present one back.
+        """Swap to the generation that was served before, and hold the present one back.
 
-        If none is, the newest one that is retained is fetched first. This node only, until the
-        signed record names another generation than the one held back. Run again, it goes no
-        further.
+        If there is none that may be served (:func:`controller.going_back.steps_back`), to the
+        newest older one that is retained. What is not here is fetched first. This node only, until
+        the signed record has another generation active than the one held back. Run again, it
+        changes nothing.
 
         Raises:
-            NothingPublished: no older generation is retained.
-            TrustError, StoreUnavailable …: none is here, and see :meth:`bootstrap`.
-            ArtifactHashMismatch, ActivationFailed: the one before is damaged.
+            NothingPublished: there is nothing to go back to.
+            TrustError, StoreUnavailable …: it is not here, and see :meth:`bootstrap`.
+            ArtifactHashMismatch, ActivationFailed: it is damaged.
             EmbedderMismatch: it has another embedder, and the record has no override for it.
         """
         with files.locked(self.home / "lock", "roll back"):
@@ -203,27 +207,17 @@ class NodeHome:
             if pointer.held_back is not None:
                 return pointer
             record = self.record()
-            older = self.older_here(record, pointer)
-            if older:
-                verified = self.residence.reopen(older[-1], pointer.shard)
+            resident = self.residence.resident_ids()
+            target = node_reads.first_step(steps_back(record, pointer, resident), pointer)
+            if target.generation_id in resident:
+                verified = self.residence.reopen(target, pointer.shard)
             else:
-                node_reads.older_than(record, pointer.active)
-                verified, record = node_reads.fetch_back(self, pointer.active)
-            target = record.entry(verified.manifest.generation_id)
+                verified, target, record = node_reads.fetch_back(self, pointer)
             proven = self.prove(verified, record, target)
             held_back = self.state().demoted_from or pointer.active.generation_id
             pointer = activation.serve(self, proven, "hold_back", held_back=held_back)
             degraded.activated(self)
             return pointer
-
-    def older_here(self, record: ControlRecord, pointer: Pointer) -> list[GenerationEntry]:
-        """The retained generations older than the active one that are here, oldest first."""
-        resident = self.residence.resident_ids()
-        return [
-            entry
-            for entry in record.retained_entries()
-            if entry.high_seq < pointer.active.high_seq and entry.generation_id in resident
-        ]
 
     def state(self) -> NodeState:
         """Whether the node can read all that it should."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
+from activator.pointer import PointerFile
 from controller import wiring
 from controller.node import NodeHome
 from controller.settings import NodeLimits
 from controller.throughput import Throughput, last_throughput
 from durable import files
+from manifests.errors import PointerCorrupt
 from manifests.generation import GenerationManifest
 from replicator.bring import manifest_of
 from replicator.forecast import Forecast, forecast
@@ -34,6 +36,8 @@ class NodePlan:
     forecast: Forecast
     estimate: Estimate
     disk_free_bytes: int
+    held_back: bool
+    """Whether this node was rolled back from it: it is fetched, and not served."""
 
 
 def plan(node: NodeHome) -> NodePlan:
@@ -55,7 +59,16 @@ def plan(node: NodeHome) -> NodePlan:
     with files.translated(node.home):
         free_bytes = shutil.disk_usage(node.home).free
     estimate = estimate_of(foreseen, node.settings.limits, last_throughput(node.home))
-    return NodePlan(manifest, foreseen, estimate, free_bytes)
+    held_back = _held_back(node) == manifest.generation_id
+    return NodePlan(manifest, foreseen, estimate, free_bytes, held_back)
+
+
+def _held_back(node: NodeHome) -> str | None:
+    try:
+        pointer = PointerFile(node.home).read()
+    except PointerCorrupt:
+        return None  # the bootstrap sets it anew, and holds nothing back
+    return pointer.held_back if pointer else None
 
 
 def estimate_of(foreseen: Forecast, limits: NodeLimits, last: Throughput | None) -> Estimate:

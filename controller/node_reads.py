@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from activator.pointer import Pointer
 from controller import clock, degraded, node_space
+from controller.going_back import steps_back
 from controller.leased_fetch import bring_leased
 from durable import files
 from index import in_use
@@ -79,34 +81,39 @@ def fetch_old(node: NodeHome, entry: GenerationEntry) -> HeldGeneration:
         return held
 
 
-def fetch_back(node: NodeHome, active: GenerationEntry) -> tuple[VerifiedGeneration, ControlRecord]:
-    """Bring the newest retained generation older than ``active``, none of which is here.
+def fetch_back(
+    node: NodeHome, pointer: Pointer
+) -> tuple[VerifiedGeneration, GenerationEntry, ControlRecord]:
+    """Bring what a node goes back to by the newest record, and give that record.
 
     The node's lock is held.
 
     Raises:
-        NothingPublished: the newest record has none.
+        NothingPublished: by that record there is nothing to go back to.
         TrustError, StoreUnavailable …: see :meth:`controller.node.NodeHome.bootstrap`.
     """
     stores = node.stores()
     trusted = node.trust().refresh(stores)
-    target = older_than(trusted.record, active)
-    return _bring(node, target, trusted, stores, "rollback"), trusted.record
+    resident = node.residence.resident_ids()
+    target = first_step(steps_back(trusted.record, pointer, resident), pointer)
+    if target.generation_id in resident:
+        return node.residence.reopen(target, pointer.shard), target, trusted.record
+    return _bring(node, target, trusted, stores, "rollback"), target, trusted.record
 
 
-def older_than(record: ControlRecord, active: GenerationEntry) -> GenerationEntry:
-    """The newest retained generation older than ``active``.
+def first_step(steps: Sequence[GenerationEntry], pointer: Pointer) -> GenerationEntry:
+    """The first of these.
 
     Raises:
         NothingPublished: there is none.
     """
-    older = [each for each in record.retained_entries() if each.high_seq < active.high_seq]
-    if not older:
+    if not steps:
         raise NothingPublished(
-            f"no generation older than {active.generation_id} is retained",
-            generation_id=active.generation_id,
+            f"there is no generation to go back to from {pointer.active.generation_id}: none older "
+            "is retained but what was gone back from",
+            generation_id=pointer.active.generation_id,
         )
-    return older[-1]
+    return steps[0]
 
 
 def _bring(
@@ -116,10 +123,10 @@ def _bring(
     stores: SpreadStore,
     purpose: str,
 ) -> VerifiedGeneration:
-    brought, _ = bring_leased(
+    fetched = bring_leased(
         node, entry, trusted, stores, unwatched, purpose=purpose, keep_others=True
     )
-    return brought.verified
+    return fetched.brought.verified
 
 
 def _record_up_to(

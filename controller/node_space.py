@@ -1,25 +1,27 @@
 """The space of a node: generations nobody needs here go, the least recently used of them first.
 
-The active generation stays, and with it the one that a rollback goes to, and one that the node was
-rolled back or demoted from. What is collected or revoked goes at once; of the rest, what is more
-than ``old_generations_max_bytes``. A generation that a reader in any process has open is passed
-over. The pointer and the readers never wait for any of this.
+The active generation stays, and with it the one that was served before and the one that a rollback
+goes to, and one that it was rolled back or demoted from. What else is collected goes at once, and
+what is revoked; of the rest, what is more than ``old_generations_max_bytes``, or than the disk
+has room for when another generation comes. A generation that a reader in any process has open is
+passed over. The pointer and the readers never wait for any of this.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from controller import degraded
+from controller.going_back import steps_back
 from controller.occupancy import Occupancy, Resident
 from durable import files
 from index import in_use
 from index.residence import MANIFEST_FILE
 from manifests.errors import GenctlError, GenerationUnknown, ManifestError
-from manifests.generation import parse_manifest
+from manifests.generation import GenerationManifest, parse_manifest
 from manifests.identifiers import content_id
 from manifests.record import ControlRecord
 
@@ -50,7 +52,7 @@ class SpaceReport:
         in_use: those that would have gone, but somebody has them open.
         orphan_bytes: what artifacts had that no generation names.
         old_bytes: what only old generations occupy after that.
-        max_bytes: what they may.
+        max_bytes: what they may, in their settings or for another generation to have room.
     """
 
     evicted: tuple[Evicted, ...]
@@ -97,6 +99,38 @@ def keep_within_bounds(node: NodeHome, spared: Collection[str] = ()) -> SpaceRep
         return None
 
 
+def make_room(node: NodeHome, coming: GenerationManifest, bytes_to_free: int) -> SpaceReport | None:
+    """Have old generations go until so much more is free, or none is left that may go.
+
+    A failure is logged. The node's lock is held.
+
+    Args:
+        node: the node.
+        coming: a generation that is to be fetched; none of its artifacts that are here goes.
+        bytes_to_free: how much more should be free.
+
+    Returns:
+        ``None`` where it is not known what may go: the node serves nothing yet, or is damaged.
+    """
+    try:
+        return _collect(node, coming=coming, bytes_to_free=bytes_to_free)
+    except GenctlError as error:
+        _log.warning("old generations were left alone: %s: %s", error.name, error.message)
+        return None
+
+
+def joined(*reports: SpaceReport | None) -> SpaceReport | None:
+    """What went one time after the other, as one report; ``None`` if there was none."""
+    known = [each for each in reports if each is not None]
+    if not known:
+        return None
+    return replace(
+        known[-1],
+        evicted=tuple(evicted for each in known for evicted in each.evicted),
+        orphan_bytes=sum(each.orphan_bytes for each in known),
+    )
+
+
 def _is_due(node: NodeHome, spared: Collection[str]) -> bool:
     """Whether something may have to go; told from few files, however many generations are here."""
     residence = node.residence
@@ -114,21 +148,34 @@ def _is_due(node: NodeHome, spared: Collection[str]) -> bool:
     return occupied - sum(needed.values()) > node.settings.old_generations_max_bytes
 
 
-def _collect(node: NodeHome, spared: Collection[str] = (), *, dry_run: bool = False) -> SpaceReport:
+def _collect(
+    node: NodeHome,
+    spared: Collection[str] = (),
+    *,
+    coming: GenerationManifest | None = None,
+    bytes_to_free: int = 0,
+    dry_run: bool = False,
+) -> SpaceReport:
     residence = node.residence
     kept = _kept(node) | set(spared)
-    parts = {each: _parts(residence, each) for each in residence.resident_ids()}
+    resident = residence.resident_ids()
+    opened_ns = {each: in_use.last_opened_ns(residence.folder(each).parent) for each in resident}
+    parts = {each: _parts(residence, each) for each in resident}
+    if coming is not None:
+        # As if it were here: what it shares is needed, and so is what was fetched of it before.
+        kept.add(coming.generation_id)
+        parts[coming.generation_id] = {each.blake3: each.size_bytes for each in coming.artifacts}
+        opened_ns.setdefault(coming.generation_id, 0)
     unwanted = {each: DAMAGED for each, named in parts.items() if named is None}
     unwanted |= _unwanted(node.record(), parts)
     orphans = _unnamed(residence, parts)
     occupancy = Occupancy(
-        [
-            Resident(each, in_use.last_opened_ns(residence.folder(each).parent), named or {})
-            for each, named in parts.items()
-        ],
-        kept,
+        [Resident(each, opened_ns[each], named or {}) for each, named in parts.items()], kept
     )
+    orphan_bytes = sum(orphans.values())
     max_bytes = node.settings.old_generations_max_bytes
+    if bytes_to_free:
+        max_bytes = max(0, min(max_bytes, occupancy.old_bytes + orphan_bytes - bytes_to_free))
     evicted: list[Evicted] = []
     used: list[str] = []
     # Those that nobody can want come first, and make room for the others.
@@ -150,20 +197,19 @@ def _collect(node: NodeHome, spared: Collection[str] = (), *, dry_run: bool = Fa
         for artifact_id in gone:
             residence.discard(artifact_id)
         degraded.found_intact(node, gone.keys())
-    return SpaceReport(
-        tuple(evicted), tuple(used), sum(orphans.values()), occupancy.old_bytes, max_bytes
-    )
+    return SpaceReport(tuple(evicted), tuple(used), orphan_bytes, occupancy.old_bytes, max_bytes)
 
 
 def _kept(node: NodeHome) -> set[str]:
     """The generations that a node is not without, as far as they can be read at all."""
     pointer, record = node.pointer(), node.record()
     readable = {entry.generation_id for entry in record.retained_entries()}
-    wanted = {pointer.held_back, node.state().demoted_from}
-    wanted |= {entry.generation_id for entry in node.older_here(record, pointer)[-1:]}
-    return {pointer.active.generation_id} | {
-        each for each in wanted if each is not None and each in readable
-    }
+    kept = readable & {pointer.held_back, node.state().demoted_from}
+    steps = steps_back(record, pointer, node.residence.resident_ids())
+    # What was served before was signed when it was: it needs no newer record to be gone back to.
+    before = [] if pointer.previous is None else [pointer.previous]
+    kept |= {entry.generation_id for entry in (*before, *steps[:1])} - set(record.revoked)
+    return kept | {pointer.active.generation_id}
 
 
 def _unwanted(record: ControlRecord, resident: Collection[str]) -> dict[str, str]:

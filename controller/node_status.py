@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from activator.pointer import PointerFile
 from activator.state import STATE_FILE, StateFile
+from controller.going_back import steps_back
 from manifests.errors import QuarantineCorrupt, TrustError
 
 if TYPE_CHECKING:
+    from activator.pointer import Pointer
     from controller.node import NodeHome
     from manifests.record import ControlRecord
     from replicator.quarantine import Quarantine
@@ -27,6 +29,7 @@ def status_of(node: NodeHome) -> dict[str, object]:
     """
     pointer = PointerFile(node.home).read()
     record = _record_if_sound(node)
+    resident = node.residence.resident_ids()
     state_file = StateFile(node.home)
     state = state_file.read()
     quarantined, quarantine_damage = _quarantined(node.quarantine)
@@ -45,12 +48,26 @@ def status_of(node: NodeHome) -> dict[str, object]:
         "active": pointer.active.generation_id if pointer else None,
         "commit_seq": pointer.active.high_seq if pointer else None,
         "previous": pointer.previous.generation_id if pointer and pointer.previous else None,
+        "previous_is_here": pointer.previous.generation_id in resident
+        if pointer and pointer.previous
+        else None,
+        "rollback_target": _rollback_target(record, pointer, resident),
         "held_back": pointer.held_back if pointer else None,
-        "resident": node.residence.resident_ids(),
+        "resident": resident,
         "record_active": record.active if record else None,
         "retained": [e.generation_id for e in record.retained_entries()] if record else [],
         **node.trust().state(),
     }
+
+
+def _rollback_target(
+    record: ControlRecord | None, pointer: Pointer | None, resident: list[str]
+) -> str | None:
+    """Where `genctl node rollback` goes by the last record; ``None`` if it goes nowhere."""
+    if record is None or pointer is None or pointer.held_back is not None:
+        return None
+    steps = steps_back(record, pointer, resident)
+    return steps[0].generation_id if steps else None
 
 
 def _state_fault(node: NodeHome, fault: str | None) -> list[str]:

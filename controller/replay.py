@@ -1,5 +1,7 @@
 """Replay, wired: the shipped generation by the signed record, the log, and a scratch folder.
 
+A generation that is not in the home is fetched under a lease, where the store takes one.
+
 What it takes of a home is ``settings.json``, ``root.json`` and ``log/``, so that a copy of those
 three is enough to run it on another machine. No key is used, and nothing in the home is changed.
 """
@@ -15,8 +17,8 @@ from builder.build import BuildSettings
 from builder.replay import ReplayReport, Sampling, compare, rebuild
 from builder.shelf import Shelf
 from commits.local_log import LocalCommitLog
-from controller import wiring
 from controller.executors import workforce
+from controller.leased_fetch import bring_leased
 from controller.new_node import open_node
 from controller.signing_home import ROOT_FILE
 from controller.writer import WriterHome
@@ -29,7 +31,7 @@ from manifests.errors import BadSetting
 from manifests.generation import GenerationManifest, Quantization, VectorArtifact
 from manifests.invariants import check_counts, check_embedder, check_lineage
 from manifests.record_changes import readable_entry
-from replicator.bring import bring, unwatched
+from replicator.bring import unwatched
 
 NODE_FOLDER = "shipped"
 REBUILT_FOLDER = "rebuilt"
@@ -72,7 +74,7 @@ def replay(
     Raises:
         BadSetting: there is no log.
         GenerationNotPublished, GenerationCollected: the signed record has no such generation.
-        GenerationRevoked: it was revoked, and is not here.
+        GenerationRevoked: it was revoked.
         CommitRangeGap: the log is shorter than the generation, or another one.
         LogCorrupt: the log is damaged.
         EmbedderMismatch: this genctl does not embed as the generation's writer did.
@@ -116,13 +118,11 @@ def _shipped(writer: WriterHome, generation_id: str, scratch: Path) -> VerifiedG
     stores = node.stores()
     trusted = node.trust().refresh(stores)
     record = trusted.record
-    entry = record.entry(generation_id)
+    entry = readable_entry(record, generation_id)
     check_lineage(record, entry)
     if generation_id in writer.residence.resident_ids():
         return writer.residence.reopen(entry, record.shard)
-    readable_entry(record, generation_id)
-    supply = wiring.supply(node.settings, stores)
-    return bring(entry, trusted, node.residence, supply, node.home / "incoming", unwatched).verified
+    return bring_leased(node, entry, trusted, stores, unwatched, purpose="replay").brought.verified
 
 
 def _quantization(manifest: GenerationManifest, usual: Quantization) -> Quantization:

@@ -38,7 +38,8 @@ def tag(writer: WriterHome, generation_id: str, name: str) -> Said:
     Raises:
         GenerationNotPublished, GenerationCollected, GenerationRevoked: it cannot be read.
         BadSetting: another generation has that name, or it is not one.
-        WriterFenced, StoreUnavailable: the store was not moved.
+        WriterFenced: another home writes to this shard, or moved the record first.
+        StoreUnavailable: the record was not moved.
     """
     return _said(writer, "tag", lambda record: with_tag(record, name, generation_id))
 
@@ -47,7 +48,8 @@ def untag(writer: WriterHome, name: str) -> Said:
     """Sign that no generation has that name.
 
     Raises:
-        WriterFenced, StoreUnavailable: the store was not moved.
+        WriterFenced: another home writes to this shard, or moved the record first.
+        StoreUnavailable: the record was not moved.
     """
     return _said(writer, "untag", lambda record: without_tag(record, name))
 
@@ -58,7 +60,8 @@ def pin(writer: WriterHome, generation_id: str, reason: str) -> Said:
     Raises:
         GenerationNotPublished, GenerationCollected, GenerationRevoked: it cannot be read.
         BadSetting: no reason was given, or one that cannot be signed.
-        WriterFenced, StoreUnavailable: the store was not moved.
+        WriterFenced: another home writes to this shard, or moved the record first.
+        StoreUnavailable: the record was not moved.
     """
     _check(reason, "a pin")
     return _said(writer, "pin", lambda record: with_pin(record, generation_id, reason))
@@ -69,7 +72,8 @@ def unpin(writer: WriterHome, generation_id: str) -> Said:
 
     Raises:
         GenerationNotPublished, GenerationCollected: there is no such generation.
-        WriterFenced, StoreUnavailable: the store was not moved.
+        WriterFenced: another home writes to this shard, or moved the record first.
+        StoreUnavailable: the record was not moved.
     """
     return _said(writer, "unpin", lambda record: without_pin(record, generation_id))
 
@@ -83,7 +87,8 @@ def revoke(writer: WriterHome, generation_id: str, reason: str) -> Said:
         GenerationNotPublished, GenerationCollected: there is no such generation.
         NothingPublished: it is the active one, and there is none to go back to.
         BadSetting: no reason was given, or one that cannot be signed.
-        WriterFenced, StoreUnavailable: the store was not moved.
+        WriterFenced: another home writes to this shard, or moved the record first.
+        StoreUnavailable: the record was not moved.
     """
     _check(reason, "a revocation")
 
@@ -92,8 +97,7 @@ def revoke(writer: WriterHome, generation_id: str, reason: str) -> Said:
             return with_revoked(record, generation_id, reason)
         except NothingPublished as error:
             raise NothingPublished(
-                f"{generation_id} is the active generation, and there is none before it to go back "
-                "to: publish and activate a newer one first, then revoke this one",
+                f"{error.message}. To revoke that one, publish and activate a newer one first",
                 generation_id=generation_id,
             ) from error
 
@@ -104,6 +108,7 @@ def _said(writer: WriterHome, purpose: str, successor: Successor) -> Said:
     with writer.exclusively(purpose):
         repository = writer.ready_to_sign()
         current = repository.current()
+        writer.publisher().check_own(current.signed.record)
         said = Said(current.signed.record, successor(current.signed.record))
         if said.changed:
             repository.commit(current, said.record, clock.now())

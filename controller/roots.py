@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from builder.prepared_merges import PreparedMerges
+from builder.presence import Missing, refuse_missing
 from builder.reachable import ArtifactLists, Reach, Root
+from controller.published_manifests import manifest_here, manifest_in_stores, manifest_place
 from controller.writer import WriterHome
 from manifests.errors import GenctlError
 from manifests.generation import ArtifactFile, parse_manifest
-from manifests.identifiers import GenerationId, content_id, high_seq_of
+from manifests.identifiers import GenerationId
 from manifests.names import manifest_target, target_key
-from manifests.record import ControlRecord, GenerationEntry, accept_manifest
 from manifests.retention import Retention
 from store.leases import FoundLeases
+from store.signed import SignedState
 
 UNPUBLISHED = "built here, not published yet"
 WAITING_MERGE = "waits for the next build"
@@ -31,12 +33,25 @@ WAITING_MERGE = "waits for the next build"
 class Rooted:
     """Which generations stay and which leave, and what that reaches.
 
-    ``leaving`` are the generations in the home that nothing keeps, with their artifacts as far as
-    their manifests can be read.
+    Attributes:
+        reach: all that the roots reach; of a generation whose manifest the home lost, if a store
+            has it.
+        leaving: the generations that nothing keeps, with their artifacts as far as their manifests
+            can be read.
+        lost: generations that stay, and whose manifest the home has not, or damaged.
     """
 
     reach: Reach
     leaving: Mapping[GenerationId, tuple[ArtifactFile, ...]]
+    lost: tuple[Missing, ...]
+
+    def refuse_lost(self) -> None:
+        """Refuse to judge by what is reachable, where that is not wholly known.
+
+        Raises:
+            PartsMissing: the home lost a generation, or its manifest.
+        """
+        refuse_missing(self.lost)
 
 
 def leased(leases: FoundLeases, now: datetime) -> dict[GenerationId, list[str]]:
@@ -51,7 +66,7 @@ def leased(leases: FoundLeases, now: datetime) -> dict[GenerationId, list[str]]:
 
 def root_all(
     writer: WriterHome,
-    record: ControlRecord,
+    signed: SignedState,
     kept: Retention,
     leases: Mapping[GenerationId, list[str]],
 ) -> Rooted:
@@ -59,57 +74,48 @@ def root_all(
 
     Args:
         writer: the home, in which all that the record publishes was built.
-        record: as it is before.
+        signed: the record as it is before, and what leads to it.
         kept: which of its generations are retained, and why.
         leases: by generation, in words; what is leased stays also where the record drops it.
 
     Raises:
-        ManifestError: a manifest of what stays is damaged.
+        StoreUnavailable, DiskError: a manifest that the home lost cannot be had just now.
     """
+    record = signed.record
     lists = ArtifactLists()
-    roots, leaving = [], {}
+    roots, leaving, lost = [], {}, []
     entries = {entry.generation_id: entry for entry in record.published}
-    for generation_id in writer.residence.resident_ids():
-        data = writer.residence.manifest_bytes(generation_id)
+    for generation_id in sorted({*writer.residence.resident_ids(), *entries}):
+        data = manifest_here(writer, generation_id, record)
+        entry = entries.get(generation_id)
         reasons = kept.kept.get(generation_id, tuple(leases.get(generation_id, ())))
-        is_published = generation_id in entries
-        if is_published:
-            _accept(data, entries[generation_id], record.shard)
-        elif reasons or not _was_collected(record, generation_id):
-            parse_manifest(data)
+        if entry is None and not record.is_collected(generation_id):
             reasons = reasons or (UNPUBLISHED,)
+        if isinstance(data, str):
+            if reasons:
+                place = manifest_place(writer, generation_id)
+                lost.append(Missing(str(writer.home), place, data))
+            data = (manifest_in_stores(writer, signed, entry) if entry else None) or b""
         if not reasons:
-            artifacts = lists.read(data) if is_published else _readable_artifacts(data)
-            leaving[generation_id] = artifacts
-            continue
-        roots.append(
-            Root(
-                generation_id,
-                reasons,
-                lists.read(data),
-                manifest_key=manifest_key(generation_id, data),
-                is_stored=generation_id in record.retained or generation_id in leases,
+            leaving[generation_id] = lists.read(data) if entry and data else _readable(data)
+        elif data:
+            roots.append(
+                Root(
+                    generation_id,
+                    reasons,
+                    lists.read(data),
+                    manifest_key=manifest_key(generation_id, data),
+                    is_stored=generation_id in record.retained or generation_id in leases,
+                )
             )
-        )
     roots += [
         Root(f"merge {merge.id}", (WAITING_MERGE,), merge.artifacts)
         for merge in PreparedMerges(writer.home, writer.residence).all()
     ]
-    return Rooted(Reach(roots), leaving)
+    return Rooted(Reach(roots), leaving, tuple(lost))
 
 
-def _accept(data: bytes, entry: GenerationEntry, shard: str) -> None:
-    """Refuse a manifest that is not the published one; what was signed needs no second reading."""
-    if content_id(data) != entry.manifest_id:
-        accept_manifest(data, entry, shard)
-
-
-def _was_collected(record: ControlRecord, generation_id: GenerationId) -> bool:
-    high_seq = high_seq_of(generation_id)
-    return any(span.low_seq <= high_seq <= span.high_seq for span in record.collected)
-
-
-def _readable_artifacts(manifest: bytes) -> tuple[ArtifactFile, ...]:
+def _readable(manifest: bytes) -> tuple[ArtifactFile, ...]:
     """The artifacts of a generation that leaves; one that is damaged leaves all the same."""
     with contextlib.suppress(GenctlError):
         return parse_manifest(manifest).artifacts

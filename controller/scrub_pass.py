@@ -15,7 +15,14 @@ from controller import clock, degraded, wiring
 from controller.node import NodeHome
 from controller.scrub_progress import Findings, Position, ScrubProgress, save_progress
 from durable import files
-from manifests.errors import GenctlError, GenerationUnknown, HomeLocked, ManifestError
+from manifests.errors import (
+    GenctlError,
+    GenerationUnknown,
+    HomeLocked,
+    ManifestError,
+    NothingPublished,
+    PointerCorrupt,
+)
 from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
 from manifests.record import GenerationEntry, accept_manifest
 from replicator.bring import bring, unwatched
@@ -111,7 +118,7 @@ class ScrubPass:
         residence = self._node.residence
         if not self._links_are_whole() or self._node.state().demoted_from is not None:
             with self._locked():
-                residence.mend_links()
+                self._found = self._found.plus(relinked_files=residence.mend_links())
                 try:
                     degraded.go_back(self._node)
                 except GenctlError as error:
@@ -126,7 +133,9 @@ class ScrubPass:
         if not generation_ids:
             return {}  # a new node, which believes nothing yet either
         record = self._node.record()
-        published = {entry.generation_id: entry for entry in record.published}
+        published = {
+            entry.generation_id: entry for entry in (*_served(self._node), *record.published)
+        }
         wanted: dict[str, _Wanted] = {}
         for generation_id in generation_ids:
             if generation_id not in published:
@@ -293,3 +302,12 @@ class ScrubPass:
             now = before.model_copy(update={"position": position, "found": self._found})
             save_progress(self._node.home, now)
             self._unsaved_bytes = 0
+
+
+def _served(node: NodeHome) -> list[GenerationEntry]:
+    """What the node serves and served before: a record named them, be they collected since."""
+    try:
+        pointer = node.pointer()
+    except (NothingPublished, PointerCorrupt):
+        return []
+    return [each for each in (pointer.active, pointer.previous) if each is not None]

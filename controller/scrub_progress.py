@@ -24,11 +24,16 @@ class Position(Frozen):
 
 
 class Findings(Frozen):
-    """What a pass found and did."""
+    """What a pass found and did.
+
+    ``relinked_files``: files of generations that were lost, or other copies than the one that was
+    checked, and are that one now.
+    """
 
     artifacts: int = 0
     read_bytes: int = 0
     damaged_artifacts: int = 0
+    relinked_files: int = 0
     mended_artifacts: int = 0
     fetched_bytes: int = 0
     rebuilt_bytes: int = 0

@@ -205,7 +205,7 @@ class SigningHome:
 
         Raises:
             ForeignRecord: the record to be signed anew is not the one that this home signed last.
-            ManifestError: a manifest here is damaged.
+            ManifestError, PartsMissing: a manifest here is damaged or lost.
             BadSetting: a key is missing.
             StoreUnavailable, SignerUnavailable: run the command again.
         """
@@ -245,6 +245,7 @@ class SigningHome:
 
     def _manifests(self, record: ControlRecord) -> list[tuple[str, bytes]]:
         """The manifests of what can be read, as this home has them: target paths and bytes."""
+        self.publisher().refuse_lost(record.retained_entries())
         found = []
         for entry in record.published:
             if entry.generation_id in record.retained:
@@ -302,7 +303,15 @@ class SigningHome:
 
     def publisher(self) -> Publisher:
         """What uploads and signs for this home."""
-        return Publisher(self.residence, self._shelf, self.store(), self.repository())
+        return Publisher(
+            self.residence, self._shelf, self.store(), self.repository(), self._signed_here
+        )
+
+    def _signed_here(self) -> frozenset[str]:
+        """The generations of the record that this home signed last."""
+        known = self.signed_last.read()
+        published = known.record.published if known else ()
+        return frozenset(entry.generation_id for entry in published)
 
     def current(self) -> CurrentState:
         """What the store holds as signed."""

@@ -17,9 +17,12 @@ from manifests.errors import GenctlError
 
 RUNBOOKS = "runbooks"
 NARROWEST_LAST_COLUMN = 16
+SEPARATION = 2
 HANGING_INDENT = 2
 _COMMAND = re.compile("`[^`]*`")
 _KEPT_SPACE = "\N{NO-BREAK SPACE}"
+_SOFT_BREAK = "\v"
+"""Where a word may be broken; no line of a text has one."""
 
 Start = Callable[[int | None], Callable[[int], None]]
 """Told the total (``None``: unknown), gives the function that is told of each step."""
@@ -47,32 +50,61 @@ def facts(title: str, pairs: Sequence[tuple[str, str]]) -> None:
                 click.echo(f"  {label:<{width}}  {part}".rstrip())
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]]) -> None:
+def table(
+    columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()
+) -> None:
     """Print a table; ``columns`` are ``(heading, "left" or "right")``.
 
-    On a terminal the last column gives way where the line is too long, and no other; into a pipe
-    everything is printed whole.
+    On a terminal the last column goes on in further lines where the line would be too long. Where
+    that leaves it no room, the columns of the headings in ``spare`` are left out, as many as must
+    be, from the first on. Into a pipe everything is printed whole.
     """
-    from rich.cells import cell_len, set_cell_size
+    from rich.cells import cell_len
 
     lines = [[heading for heading, _ in columns], *([printable(c) for c in row] for row in rows)]
     widths = [max(cell_len(line[place]) for line in lines) for place in range(len(columns))]
+    shown = [*range(len(columns))]
+    before_last = 0
     if sys.stdout.isatty():
-        room = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1)
+        left_out = [place for name in spare for place in shown if columns[place][0] == name]
+        least = min(widths[-1], NARROWEST_LAST_COLUMN)
+        while True:
+            before_last = sum(widths[place] + SEPARATION for place in shown[:-1])
+            room = shutil.get_terminal_size().columns - before_last
+            if room >= least or not left_out:
+                break
+            shown.remove(left_out.pop(0))
         widths[-1] = min(widths[-1], max(room, NARROWEST_LAST_COLUMN))
     for number, line in enumerate(lines):
+        line[-1], *more = _broken(line[-1], widths[-1])
         cells = []
-        for cell, width, (_, side) in zip(line, widths, columns, strict=True):
-            shown = cell if cell_len(cell) <= width else set_cell_size(cell, width - 1) + "…"
-            padding = " " * (width - cell_len(shown))
-            cells.append(padding + shown if side == "right" else shown + padding)
-        click.secho("  ".join(cells).rstrip(), bold=number == 0)
+        for place in shown:
+            padding = " " * (widths[place] - cell_len(line[place]))
+            is_right = columns[place][1] == "right"
+            cells.append(padding + line[place] if is_right else line[place] + padding)
+        click.secho((" " * SEPARATION).join(cells).rstrip(), bold=number == 0)
+        for part in more:
+            click.echo(" " * before_last + part)
+
+
+def _broken(cell: str, width: int) -> list[str]:
+    """A cell in as many lines as it needs: broken between words, and words that are too long."""
+    from rich.cells import cell_len
+
+    if cell_len(cell) <= width:
+        return [cell]
+    from rich.console import Console
+    from rich.text import Text
+
+    lines = Text(cell).wrap(Console(width=width), width, overflow="fold")
+    return [line.plain.rstrip() for line in lines]
 
 
 def _wrapped(text: str, stream: TextIO, used: int = 0) -> str:
     """``text`` broken between words where a terminal's line ends; unchanged into a pipe.
 
-    Commands in backquotes stay in one piece, to be copied. ``used`` columns are taken already.
+    Commands in backquotes stay in one piece, to be copied; paths and keys longer than a line are
+    broken after slashes. ``used`` columns are taken already.
     """
     if not stream.isatty():
         return text
@@ -81,6 +113,11 @@ def _wrapped(text: str, stream: TextIO, used: int = 0) -> str:
     for line in text.splitlines():
         indent = line[: len(line) - len(line.lstrip())]
         kept = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_SPACE), line.strip())
+        room = width - len(indent) - HANGING_INDENT
+        kept = " ".join(
+            word.replace("/", f"/{_SOFT_BREAK}") if len(word) > room and "`" not in word else word
+            for word in kept.split(" ")
+        )
         wrapped = textwrap.fill(
             kept,
             width,
@@ -88,8 +125,9 @@ def _wrapped(text: str, stream: TextIO, used: int = 0) -> str:
             subsequent_indent=indent + " " * HANGING_INDENT,
             break_long_words=False,
             break_on_hyphens=False,
+            replace_whitespace=False,
         )
-        lines.append(wrapped.replace(_KEPT_SPACE, " "))
+        lines.append(wrapped.replace(_KEPT_SPACE, " ").replace(_SOFT_BREAK, ""))
     return "\n".join(lines)
 
 

@@ -124,10 +124,13 @@ class WriterHome(SigningHome):
             CommitRangeGap: the log is not the one that the latest generation was built from.
             LogCorrupt: the log is damaged.
             ArtifactHashMismatch: the generation to build upon is damaged.
+            PartsMissing: it was published, and is lost.
             BuildWorkersLost, EmbedderMismatch: see :class:`builder.scale_out.Workforce`.
             DiskFull, DiskError: the disk refuses.
         """
         with self.exclusively("build"), self.log() as log:
+            known = self.signed_last.read()
+            self.publisher().refuse_lost(known.record.published[-1:] if known else ())
             return build_next(self, log, self._shelf.encode)
 
     def opened(self, manifest: GenerationManifest, seen: ReadFiles) -> Snapshot:
@@ -155,6 +158,7 @@ class WriterHome(SigningHome):
 
         Raises:
             GenerationUnknown: it was not built here.
+            PartsMissing: the home lost a published generation.
             WriterFenced, StoreUnavailable, DiskFull, DiskError: see :class:`Publisher`.
         """
         with self.exclusively("publish"):
@@ -172,6 +176,7 @@ class WriterHome(SigningHome):
             publisher = self.publisher()
             current = repository.current()
             publisher.check_own(current.signed.record)
+            publisher.refuse_lost(current.signed.record.published)
             due = pending(current, resident, chosen)
             if not due and restore:
                 due = [chosen]
@@ -218,7 +223,7 @@ class WriterHome(SigningHome):
     def rollback(self, generation_id: str | None, reason: str) -> str:
         """Sign a record that goes back to an older generation, and name it.
 
-        Without ``generation_id`` it is the retained one before the active; if the record already is
+        Without ``generation_id`` it is what :func:`rollback_target` says; if the record already is
         a rollback for this very reason, the command was run before and there is nothing to do.
 
         Raises:
@@ -231,6 +236,7 @@ class WriterHome(SigningHome):
             repository = self.ready_to_sign()
             current = repository.current()
             record = current.signed.record
+            self.publisher().check_own(record)
             if generation_id is None and (record.kind, record.reason) == ("rollback", reason):
                 return record.active_entry().generation_id
             target = generation_id or rollback_target(record)
@@ -257,6 +263,7 @@ class WriterHome(SigningHome):
             repository = self.ready_to_sign()
             current = repository.current()
             before = current.signed.record
+            self.publisher().check_own(before)
             record = with_embedder_override(before, manifest, self.built(), reason)
             if record != before:
                 repository.commit(current, record, clock.now())
@@ -283,6 +290,7 @@ class WriterHome(SigningHome):
         resident = self.residence.resident_ids()
         known = self.signed_last.read()  # before the store, which may be ahead of it
         signed = self.current().signed
+        readable = signed.record.retained_entries()
         return {
             "shard": self.settings.shard,
             "stores": list(self.settings.stores),
@@ -293,6 +301,11 @@ class WriterHome(SigningHome):
             if signed.record.published
             else None,
             "active": signed.record.active,
+            "retained": len(readable),
+            "retained_low_seq": readable[0].high_seq if readable else None,
+            "retained_high_seq": readable[-1].high_seq if readable else None,
+            "collected": [span.model_dump() for span in signed.record.collected],
+            "collecting": signed.record.collecting is not None,
             "record_kind": signed.record.kind,
             "record_version": signed.timestamp.version,
             "record_expires": signed.timestamp.expires.isoformat(),
@@ -310,6 +323,7 @@ class WriterHome(SigningHome):
         with self.exclusively(purpose):
             repository = self.ready_to_sign()
             current = repository.current()
+            self.publisher().check_own(current.signed.record)
             record = successor(current.signed.record)
             if current.signed.record.active == generation_id:
                 return False

@@ -15,8 +15,12 @@ from durable.audit_log import AuditLog
 from manifests.canonical import to_canonical
 from manifests.identifiers import content_id
 from manifests.receipts import Change, ReceiptKind
-from manifests.record import ControlRecord
+from manifests.record import CollectedCommits, ControlRecord
+from manifests.retained import joined
 from store.port import Store
+
+TOLD_RANGES = 20
+"""So many ranges of commits does the receipt of a collection name."""
 
 
 class ReceiptedRepository(Repository):
@@ -194,9 +198,23 @@ def _named_or_pinned(
 
 
 def _collected(before: ControlRecord, record: ControlRecord) -> str:
-    """What a collection does to the record, in words."""
+    """What a collection does to the record, in words, within what a receipt keeps of a reason.
+
+    Which generations were dropped is told by their commits and the BLAKE3 of their ids, sorted, a
+    line each: who has a list of them can check it.
+    """
     if record.collecting is None:
         return "ended"
     kept = {entry.generation_id for entry in record.published}
-    dropped = [each for entry in before.published if (each := entry.generation_id) not in kept]
-    return ": ".join(filter(None, (f"begun, {len(dropped)} dropped", ", ".join(dropped))))
+    dropped = [entry for entry in before.published if entry.generation_id not in kept]
+    if not dropped:
+        return "begun, 0 dropped"
+    spans = joined(CollectedCommits(low_seq=e.low_seq, high_seq=e.high_seq) for e in dropped)
+    shown = [f"{span.low_seq}-{span.high_seq}" for span in spans[:TOLD_RANGES]]
+    if len(spans) > TOLD_RANGES:
+        shown.append(f"… {spans[-1].low_seq}-{spans[-1].high_seq}, {len(spans):,} ranges")
+    ids = "".join(f"{each}\n" for each in sorted(entry.generation_id for entry in dropped))
+    return (
+        f"begun, {len(dropped):,} dropped: commits {', '.join(shown)}; "
+        f"BLAKE3 of their ids {content_id(ids.encode())}"
+    )

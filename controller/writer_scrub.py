@@ -6,23 +6,25 @@ published again; here its stores are watched, so that what was found can be told
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from builder.publish import Progress
 from controller import wiring
+from controller.published_manifests import manifest_here, manifest_in_stores, manifest_place
 from controller.record_return import put_back
 from controller.settings import NodeSettings
 from controller.watched_store import StoreFindings, WatchedStore
 from controller.writer import WriterHome
 from durable import files
 from manifests.canonical import to_canonical
-from manifests.errors import DiskError, DiskFull, GenctlError, OperatorError
-from manifests.generation import ArtifactFile
+from manifests.errors import DiskError, DiskFull, GenctlError, OperatorError, PartsMissing
+from manifests.generation import ArtifactFile, GenerationManifest
 from manifests.names import CONTROL_TARGET, metadata_key
 from manifests.record import ControlRecord, accept_manifest
 from replicator.scrub import mend_artifact
-from store.signed import trusted_root
+from store.signed import SignedState, trusted_root
 from store.sound_metadata import is_sound
 from store.spread import MAX_MIRRORED_SIZE_BYTES, SpreadStore
 from symbols.geometry import from_manifest
@@ -37,7 +39,9 @@ class StoresReport:
 
     ``unmended`` say, artifact by artifact, what is damaged in the writer's home and could not be
     mended; what the stores hold of these was left as it is. ``put_back`` says whether the
-    record was replaced by the one that this home signed last.
+    record was replaced by the one that this home signed last; ``taken_back`` are generations whose
+    manifest the home had lost, which are there again; ``relinked_files`` are lost or replaced files
+    of other generations, whose artifacts the home has.
     """
 
     generation_ids: tuple[str, ...]
@@ -45,6 +49,8 @@ class StoresReport:
     stores: tuple[StoreFindings, ...]
     unmended: tuple[GenctlError, ...]
     put_back: bool
+    taken_back: tuple[str, ...]
+    relinked_files: int
 
     @property
     def obstructions(self) -> tuple[GenctlError, ...]:
@@ -63,9 +69,10 @@ def scrub(
     """Check all that the stores should hold, and send again what is lost or damaged.
 
     The record is put back first if the store shows an older one than was signed here, then other
-    signed metadata is mended, from a store that has it whole, then damaged artifacts of the
-    writer's home, from what the stores have. Those that cannot be are reported, and so is what
-    stands in a symbol's place and cannot be removed; everything else is checked all the same.
+    signed metadata is mended, from a store that has it whole, then lost generations and damaged
+    artifacts of the writer's home, from what the stores have. Those that cannot be are reported,
+    and so is what stands in a symbol's place and cannot be removed; everything else is checked all
+    the same.
 
     Args:
         writer: the home.
@@ -75,7 +82,6 @@ def scrub(
     Raises:
         ObjectMissing, UnsignedRecord, TrustError: signed metadata is lost or damaged, and no other
             store has it.
-        ManifestError: a manifest is damaged in the writer's home.
         HomeLocked, WriterFenced, StoreUnavailable, DiskFull, DiskError: see
             :meth:`WriterHome.restore`.
     """
@@ -83,36 +89,88 @@ def scrub(
     with watched.exclusively("scrub"):
         was_put_back = put_back(watched, even_newer=even_newer)
         watched.store().mend(metadata_key(""))
-        record = watched.current().signed.record
-        artifacts = _artifacts(writer, record)
-        mended_artifacts, failures = _mend_home(writer, artifacts)
-        _restore_metadata(watched, record)
+        signed = watched.current().signed
+        watched.publisher().check_own(signed.record)  # nothing of another home's is taken in
+        generations, unmended = _wanted(writer, signed)
+        mended_artifacts, failures = _mend_home(writer, _artifacts(generations))
+        whole = [each for each in generations if not each.is_lost or each.take_in(writer, failures)]
+        relinked_files = writer.residence.mend_links()
+        _restore_metadata(watched, signed.record)
+    retained = [each for each in whole if each.is_retained]
     progress = on_start(
         sum(
             from_manifest(each.size_bytes, each.symbols).stored_size_bytes
-            for each in artifacts.values()
+            for each in _artifacts(retained).values()
             if each.blake3 not in failures
         )
     )
-    generation_ids = tuple(entry.generation_id for entry in record.retained_entries())
+    generation_ids = tuple(each.manifest.generation_id for each in retained)
     watched.restore(generation_ids, progress, but=failures)
     return StoresReport(
         generation_ids,
         mended_artifacts,
         watched.findings(),
-        tuple(failures.values()),
+        (*unmended, *failures.values()),
         was_put_back,
+        tuple(each.manifest.generation_id for each in whole if each.is_lost),
+        relinked_files,
     )
 
 
-def _artifacts(writer: WriterHome, record: ControlRecord) -> dict[str, ArtifactFile]:
-    """The artifacts of all retained generations, each once."""
+class _Generation(NamedTuple):
+    """A generation that must be in the home; ``is_lost`` if its manifest was not.
+
+    One that is not ``is_retained`` was revoked: what the stores have of it is not looked at.
+    """
+
+    manifest: GenerationManifest
+    data: bytes
+    is_lost: bool
+    is_retained: bool
+
+    def take_in(self, writer: WriterHome, failures: Collection[str]) -> bool:
+        """Have it be in the home, unless an artifact could not be had; whether it is."""
+        if any(artifact.blake3 in failures for artifact in self.manifest.artifacts):
+            return False
+        writer.residence.assemble(self.manifest, self.data)
+        return True
+
+
+def _wanted(writer: WriterHome, signed: SignedState) -> tuple[list[_Generation], list[GenctlError]]:
+    """The retained generations, and those that the home lost; the latter from the stores.
+
+    Besides, why each of the others could not be had.
+    """
+    record, retained = signed.record, signed.record.retained_entries()
+    wanted: list[_Generation] = []
+    failures: list[GenctlError] = []
+    for entry in record.published:
+        found = manifest_here(writer, entry.generation_id, record)
+        is_retained = entry in retained
+        if isinstance(found, bytes):
+            if is_retained:
+                manifest = accept_manifest(found, entry, record.shard)
+                wanted.append(_Generation(manifest, found, False, is_retained))
+            continue
+        data = manifest_in_stores(writer, signed, entry)
+        if data is not None:
+            manifest = accept_manifest(data, entry, record.shard)
+            wanted.append(_Generation(manifest, data, True, is_retained))
+            continue
+        failures.append(
+            PartsMissing(
+                f"{manifest_place(writer, entry.generation_id)} in {writer.home}: {found}; no "
+                "store has that manifest",
+                generation_id=entry.generation_id,
+            )
+        )
+    return wanted, failures
+
+
+def _artifacts(generations: Sequence[_Generation]) -> dict[str, ArtifactFile]:
+    """The artifacts of generations, each once."""
     return {
-        artifact.blake3: artifact
-        for entry in record.retained_entries()
-        for artifact in accept_manifest(
-            writer.residence.manifest_bytes(entry.generation_id), entry, record.shard
-        ).artifacts
+        artifact.blake3: artifact for each in generations for artifact in each.manifest.artifacts
     }
 
 
@@ -134,7 +192,6 @@ def _mend_home(
             raise  # the next one would fare no better
         except OperatorError as error:
             failures[artifact.blake3] = error
-    residence.mend_links()
     files.remove_tree(writer.home / INCOMING)
     return len(damaged) - len(failures), failures
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import re
 import stat
-from collections.abc import Collection
 from pathlib import Path
 
 from durable import files
@@ -108,16 +107,21 @@ class Residence:
             return stat.S_ISREG(found.st_mode) and found.st_size == artifact.size_bytes
         return False
 
-    def mend_links(self, verified: VerifiedGeneration | None = None) -> None:
+    def mend_links(self, verified: VerifiedGeneration | None = None) -> int:
         """Give every resident generation the present copy of each artifact it shares.
 
         A damaged artifact that was fetched again is a new file; generations that were linked to
-        the old one are linked to it. The one that was just ``verified`` needs no look.
+        the old one are linked to it, and a file that a generation has lost is there again. The one
+        that was just ``verified`` needs no look. Reads every manifest.
+
+        Returns:
+            How many files were lost, or of older copies.
 
         Raises:
             DiskFull, DiskError: the disk refuses.
         """
         whole = verified.manifest.generation_id if verified else None
+        mended = 0
         for generation_id in self.resident_ids():
             if generation_id == whole:
                 continue
@@ -131,8 +135,11 @@ class Residence:
                     ):
                         draft = target.with_name(f"{files.TEMPORARY_PREFIX}{target.name}")
                         files.remove_file(draft)
+                        files.make_folder(draft.parent)
                         files.link_file(fresh, draft)
                         files.move(draft, target)
+                        mended += 1
+        return mended
 
     def assemble(
         self, manifest: GenerationManifest, manifest_bytes: bytes, seen: ReadFiles | None = None
@@ -206,25 +213,6 @@ class Residence:
             files.move(folder, leaving)
             files.remove_tree(leaving)
 
-    def unreferenced(self, but: Collection[str] = ()) -> list[tuple[str, int]]:
-        """The artifacts that no resident generation has, in the order of their ids.
-
-        Args:
-            but: ids of artifacts that something else needs.
-
-        Returns:
-            ``(artifact id, bytes)``; only plain files whose names are ids.
-
-        Raises:
-            ManifestError: a resident generation's manifest cannot be read, so that nobody can say.
-            DiskError: the disk refuses.
-        """
-        needed = set(but)
-        for generation_id in self.resident_ids():
-            manifest = parse_manifest(self.manifest_bytes(generation_id))
-            needed.update(artifact.blake3 for artifact in manifest.artifacts)
-        return [found for found in self.kept_artifacts() if found[0] not in needed]
-
     def kept_artifacts(self) -> list[tuple[str, int]]:
         """The artifacts that are here, whatever for: ``(artifact id, bytes)``, in order of the ids.
 
@@ -245,7 +233,7 @@ class Residence:
     def discard(self, artifact_id: str) -> None:
         """Remove an artifact, and its table if there is one; an absent one is no error.
 
-        The caller holds the lock, and knows that nothing needs it (:meth:`unreferenced`).
+        The caller holds the lock, and knows that nothing needs it.
 
         Raises:
             DiskError: the disk refuses.

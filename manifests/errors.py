@@ -95,6 +95,10 @@ class NotQuarantined(InputError):
     """No one content of this hash is in the node's quarantine."""
 
 
+class NothingOfThatName(InputError):
+    """Nothing in the home, its record or its stores is called so."""
+
+
 class GenerationUnknown(InputError):
     """No generation of this id is known here."""
 
@@ -185,7 +189,7 @@ class ObjectMissing(OperatorError):
 
 
 class PartsMissing(OperatorError):
-    """Objects in a store, or files in a writer's home, that are needed are not there; fsck's."""
+    """Objects in a store, or files in a home, that are needed are not there."""
 
     runbook = "parts-missing"
 
@@ -277,6 +281,12 @@ class ManifestIncomplete(ManifestError):
 
 class CommitRangeGap(ManifestError):
     """The commit range leaves out, or repeats, commits of the generation before it."""
+
+
+class CollectionUnderWay(OperatorError):
+    """A collection that another home of the shard began has not ended; this home waits for it."""
+
+    runbook = "collection-under-way"
 
 
 class QuarantineCorrupt(OperatorError):

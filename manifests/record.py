@@ -55,7 +55,7 @@ UtcTime = Annotated[
     AfterValidator(_is_time),
 ]
 _FIELDS_SINCE_2 = ("embedder_overrides", "rolled_back_from")
-_FIELDS_SINCE_3 = ("published_at", "tags", "pins", "collected", "collecting")
+_FIELDS_SINCE_3 = ("passed_over", "published_at", "tags", "pins", "collected", "collecting")
 
 
 def utc_text(time: datetime) -> str:
@@ -119,11 +119,14 @@ class ControlRecord(Frozen):
         published: in the order of ``high_seq``. Together with ``collected`` they hold every commit
             once, and each entry that follows another directly starts where that, its parent, ends.
         retained: those of them that can still be read.
-        revoked: those that must not be read or activated, whether or not they are retained.
+        revoked: those that must not be read or activated, whether or not they are retained. They
+            stay here when they are collected: a node that was away meanwhile may have them still.
         rolled_back_from: the newest generation that a rollback went behind, until it or a newer one
             is activated: without it nothing may go back.
-        published_at: when generations were published, never earlier than those before them; not
-            known of those that were published before records said so.
+        passed_over: those that a rollback went behind, until they are activated by name: no
+            rollback goes to one of them unless it is named. Ascending.
+        published_at: when generations were published, as good as never earlier than those before
+            them; not known of those that were published before records said so.
         tags: by name.
         pins: by generation.
         collected: ascending; two that touch are one, so that this does not grow with history.
@@ -143,6 +146,7 @@ class ControlRecord(Frozen):
     canary: int | None = Field(default=None, ge=1, le=100)
     embedder_overrides: tuple[EmbedderOverride, ...] = ()
     rolled_back_from: GenerationId | None = None
+    passed_over: tuple[GenerationId, ...] = ()
     published_at: dict[GenerationId, UtcTime] = Field(default_factory=dict)
     tags: tuple[Tag, ...] = ()
     pins: tuple[Pin, ...] = ()

@@ -6,16 +6,19 @@ without saying so, and nodes to believe one.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from manifests.errors import (
     BadSetting,
+    CollectionUnderWay,
     CommitRangeGap,
     NothingPublished,
     UnsignedRollback,
-    WriterFenced,
 )
 from manifests.record import SCHEMA_VERSION, ControlRecord, GenerationEntry, utc_text
+
+MOST_AHEAD = timedelta(hours=1)
+"""How far a writer's clock may have been ahead when it published what is there."""
 
 
 def with_published(record: ControlRecord, entry: GenerationEntry, now: datetime) -> ControlRecord:
@@ -23,12 +26,13 @@ def with_published(record: ControlRecord, entry: GenerationEntry, now: datetime)
 
     Raises:
         CommitRangeGap: the entry does not start where its parent, the newest published one, ends.
-        WriterFenced: a collection is under way.
+        CollectionUnderWay: a collection is.
     """
     if record.collecting is not None:
-        raise WriterFenced(
-            "a collection of this shard is under way, or was interrupted; nothing is published "
-            "meanwhile. Wait for `genctl gc` to end, or run it again, then run this command again",
+        raise CollectionUnderWay(
+            "another home of this shard began a collection, and has not ended it; nothing is "
+            "published meanwhile. Wait for it, or run `genctl gc` there. If that home is lost, "
+            "`genctl gc --take-over` ends it here",
             collecting=record.collecting,
         )
     newest = record.published[-1] if record.published else None
@@ -44,8 +48,11 @@ def with_published(record: ControlRecord, entry: GenerationEntry, now: datetime)
             found_low_seq=entry.low_seq,
         )
     record = as_newest_schema(record)
-    # A clock that was set back must not make what is newer look older.
-    at = max((utc_text(now), *record.published_at.values()))
+    # A clock that is a little back must not make what is newer look older; one that was far ahead
+    # once must not make all that follows look as new.
+    believed = utc_text(now + MOST_AHEAD)
+    earlier = (each for each in record.published_at.values() if each <= believed)
+    at = max((utc_text(now), *earlier))
     return record.model_copy(
         update={
             "kind": "publish",
@@ -67,8 +74,15 @@ def as_newest_schema(record: ControlRecord) -> ControlRecord:
         update={
             "schema_version": SCHEMA_VERSION,
             "rolled_back_from": went_back[0].generation_id if went_back else None,
+            "passed_over": _behind(record, went_back[0].high_seq) if went_back else (),
         }
     )
+
+
+def _behind(record: ControlRecord, high_seq: int) -> tuple[str, ...]:
+    """The generations up to ``high_seq`` that are newer than the active one."""
+    active_seq = record.active_entry().high_seq if record.active is not None else 0
+    return tuple(e.generation_id for e in record.published if active_seq < e.high_seq <= high_seq)
 
 
 def with_active(record: ControlRecord, generation_id: str) -> ControlRecord:
@@ -97,6 +111,7 @@ def with_active(record: ControlRecord, generation_id: str) -> ControlRecord:
             "reason": None,
             "active": entry.generation_id,
             "rolled_back_from": left,
+            "passed_over": tuple(each for each in record.passed_over if each != generation_id),
         }
     )
 
@@ -135,7 +150,7 @@ def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> Con
             active=record.active,
         )
     record = as_newest_schema(record)
-    return record.model_copy(
+    back = record.model_copy(
         update={
             "kind": "rollback",
             "reason": reason,
@@ -143,6 +158,10 @@ def with_rollback(record: ControlRecord, generation_id: str, reason: str) -> Con
             # Behind the newest of all that were gone back from, the record is behind each of them.
             "rolled_back_from": record.rolled_back_from or record.active,
         }
+    )
+    left = {*record.passed_over, *_behind(back, record.active_entry().high_seq)}
+    return back.model_copy(
+        update={"passed_over": tuple(sorted(left - {generation_id, *record.revoked}))}
     )
 
 
@@ -171,17 +190,23 @@ def went_back_from_seq(record: ControlRecord) -> int:
 def rollback_target(record: ControlRecord) -> str:
     """The generation a rollback goes to when none is named: the retained one before the active.
 
+    What a rollback went behind before is not gone to again.
+
     Raises:
         NothingPublished: there is none before it.
     """
     active = record.active_entry()
     older = [entry for entry in record.retained_entries() if entry.high_seq < active.high_seq]
-    if not older:
-        raise NothingPublished(
-            f"there is no retained generation before the active {active.generation_id}",
-            generation_id=active.generation_id,
-        )
-    return older[-1].generation_id
+    sound = [entry for entry in older if entry.generation_id not in record.passed_over]
+    if not sound:
+        failure = f"there is no retained generation before the active {active.generation_id}"
+        if older:
+            failure += (
+                f" but what was gone back from; `genctl rollback --to {older[-1].generation_id}` "
+                "goes there all the same"
+            )
+        raise NothingPublished(failure, generation_id=active.generation_id)
+    return sound[-1].generation_id
 
 
 def with_revoked(record: ControlRecord, generation_id: str, reason: str) -> ControlRecord:
@@ -209,6 +234,7 @@ def with_revoked(record: ControlRecord, generation_id: str, reason: str) -> Cont
             "active": active,
             "rolled_back_from": left,
             "revoked": (*record.revoked, generation_id),
+            "passed_over": tuple(each for each in record.passed_over if each != generation_id),
             "tags": tuple(each for each in record.tags if each.generation_id != generation_id),
             "pins": tuple(each for each in record.pins if each.generation_id != generation_id),
         }

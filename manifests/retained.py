@@ -6,15 +6,16 @@ record says then. None of these changes is a movement: ``kind`` and ``reason`` s
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from pydantic import ValidationError
 
-from manifests.errors import BadSetting, WriterFenced
+from manifests.errors import BadSetting, NothingPublished, WriterFenced
 from manifests.identifiers import is_generation_id
 from manifests.record import CollectedCommits, ControlRecord, Pin, Tag
-from manifests.record_changes import as_newest_schema, readable_entry
+from manifests.record_changes import as_newest_schema, readable_entry, rollback_target
 
 
 def with_tag(record: ControlRecord, name: str, generation_id: str) -> ControlRecord:
@@ -88,12 +89,13 @@ def never_collected(record: ControlRecord) -> dict[str, tuple[str, ...]]:
     The active one, the one a rollback goes to, the one it was gone back from, and the newest, upon
     which the next is built.
     """
-    readable = [entry.generation_id for entry in record.retained_entries()]
-    before = readable[: readable.index(record.active)] if record.active in readable else []
+    back = None
+    with contextlib.suppress(NothingPublished):
+        back = rollback_target(record)
     needed: dict[str, tuple[str, ...]] = {}
     for generation_id, why in (
         (record.active, "active"),
-        (before[-1] if before else None, "the one that a rollback goes to"),
+        (back, "the one that a rollback goes to"),
         (record.rolled_back_from, "the one that was gone back from"),
         (record.published[-1].generation_id if record.published else None, "newest"),
     ):
@@ -137,11 +139,12 @@ def with_collection_begun(
         update={
             "published": tuple(e for e in record.published if e.generation_id not in dropped),
             "retained": tuple(each for each in record.retained if each not in dropped),
+            "passed_over": tuple(each for each in record.passed_over if each not in dropped),
             "published_at": {k: v for k, v in record.published_at.items() if k not in dropped},
             "embedder_overrides": tuple(
                 each for each in record.embedder_overrides if each.generation_id not in dropped
             ),
-            "collected": _joined((*record.collected, *gone)),
+            "collected": joined((*record.collected, *gone)),
             "collecting": token,
         }
     )
@@ -161,11 +164,11 @@ def with_collection_ended(record: ControlRecord, token: str) -> ControlRecord:
     return record.model_copy(update={"collecting": None})
 
 
-def _joined(ranges: Iterable[CollectedCommits]) -> tuple[CollectedCommits, ...]:
+def joined(ranges: Iterable[CollectedCommits]) -> tuple[CollectedCommits, ...]:
     """The same commits in as few ranges as possible, ascending."""
-    joined: list[CollectedCommits] = []
+    fewest: list[CollectedCommits] = []
     for each in sorted(ranges, key=lambda span: span.low_seq):
-        touches = bool(joined) and joined[-1].high_seq + 1 == each.low_seq
-        low_seq = joined.pop().low_seq if touches else each.low_seq
-        joined.append(CollectedCommits(low_seq=low_seq, high_seq=each.high_seq))
-    return tuple(joined)
+        touches = bool(fewest) and fewest[-1].high_seq + 1 == each.low_seq
+        low_seq = fewest.pop().low_seq if touches else each.low_seq
+        fewest.append(CollectedCommits(low_seq=low_seq, high_seq=each.high_seq))
+    return tuple(fewest)

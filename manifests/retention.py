@@ -21,6 +21,8 @@ MAX_HOURS = 100 * 366 * 24
 MAX_RULES = 16
 HOUR_S = 3600
 KEEPS_ALL = "no policy: all are kept"
+REVOKED_BUT_NEEDED = "revoked: goes once something newer is active"
+REVOKED_BUT_LEASED = "revoked: goes once no lease keeps it"
 
 Hours = Annotated[int, Field(ge=1, le=MAX_HOURS)]
 Reasons = Iterator[tuple[GenerationId, str]]
@@ -91,7 +93,8 @@ def retention(
     """Decide which published generations are kept.
 
     Whatever the policy: what the record cannot do without, tagged, pinned and leased ones. What
-    nobody may read, because it was revoked, no policy keeps. A generation of which the record does
+    nobody may read, because it was revoked, no policy keeps; where it stays all the same, the last
+    of its reasons says until when. A generation of which the record does
     not say when it was published counts as published a second before the oldest of which it does;
     where it says so of none, as published now.
 
@@ -110,6 +113,12 @@ def retention(
         for generation_id, words in reasons:
             if generation_id in why:
                 why[generation_id].append(words)
+    needed = never_collected(record)
+    for generation_id in record.revoked:
+        if why.get(generation_id):
+            why[generation_id].append(
+                REVOKED_BUT_NEEDED if generation_id in needed else REVOKED_BUT_LEASED
+            )
     return Retention(
         kept={each: tuple(words) for each, words in why.items() if words},
         dropped=tuple(each for each, words in why.items() if not words),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -38,7 +40,11 @@ from symbols.geometry import from_manifest
 ARTIFACTS_AT_ONCE = 4
 GRACE_S = 60.0
 """What a transfer may take besides the time that its bytes may take."""
+SPARE_BYTES = 1 << 20
+"""What the disk should have free besides what is fetched: tables, folders, the last blocks."""
 OnPlan = Callable[[FetchPlan], Progress]
+MakeRoom = Callable[[GenerationManifest, int], None]
+"""Told which generation comes, and how many bytes more should be free for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,11 @@ def unwatched(_: FetchPlan) -> Progress:
     return lambda _: None
 
 
-def bring(
+def as_it_is(_: GenerationManifest, __: int) -> None:
+    """For callers of :func:`bring` that have nothing to make room with."""
+
+
+def bring(  # noqa: PLR0913 - what it works with, and what its caller does beside it
     entry: GenerationEntry,
     trusted: TrustedRecord,
     residence: Residence,
@@ -64,6 +74,7 @@ def bring(
     on_plan: OnPlan,
     meanwhile: Callable[[], None] = lambda: None,
     *,
+    make_room: MakeRoom = as_it_is,
     keep_others: bool = False,
 ) -> Brought:
     """Make the generation of ``entry`` resident and verified. The caller holds the node's lock.
@@ -80,6 +91,8 @@ def bring(
         incoming: a folder for files in flight.
         on_plan: told the plan before anything moves; gives the progress callback.
         meanwhile: run in the caller's thread while bytes arrive.
+        make_room: called before anything moves if the disk has too little room; none of the
+            artifacts of the generation that comes may go for it.
         keep_others: leave what is in flight for other generations alone.
 
     Raises:
@@ -103,11 +116,14 @@ def bring(
     _quarantine(residence).refuse(artifact.blake3 for artifact in plan.fetch)
     if not keep_others:
         _clear(incoming, plan)
-    _check_room(incoming, plan, residence)
+    _check_room(incoming, plan, residence, functools.partial(make_room, manifest))
+    # Generations that are here are linked to what a new file is about to take the place of.
+    replaced = [each for each in plan.fetch if _will_be_replaced(residence, each)]
     progress = on_plan(plan)
     tally = _fetch_all(plan, residence, supply, incoming, seen, progress, meanwhile)
     verified = residence.assemble(manifest, to_canonical(manifest), seen)
-    residence.mend_links(verified)
+    if replaced:
+        residence.mend_links(verified)
     return Brought(verified, plan, tally)
 
 
@@ -214,18 +230,36 @@ def _clear(incoming: Path, plan: FetchPlan) -> None:
             files.remove_file(path)
 
 
-def _check_room(incoming: Path, plan: FetchPlan, residence: Residence) -> None:
+def _will_be_replaced(residence: Residence, artifact: ArtifactFile) -> bool:
+    """Whether a file of this artifact that is here is not mended in place, but fetched anew."""
+    is_here = os.path.lexists(residence.artifact_path(artifact.blake3))
+    return is_here and not residence.has_its_size(artifact)
+
+
+def _check_room(
+    incoming: Path, plan: FetchPlan, residence: Residence, make_room: Callable[[int], None]
+) -> None:
     needed_bytes = sum(
         artifact.size_bytes for artifact in plan.fetch if not residence.has_its_size(artifact)
     )
     with files.translated(incoming):
         wanted = [incoming / artifact.blake3 for artifact in plan.fetch]
         there_bytes = sum(path.stat().st_size for path in wanted if path.exists())
-        free_bytes = shutil.disk_usage(incoming).free
-    if needed_bytes - there_bytes > free_bytes:
+    lacking_bytes = needed_bytes - there_bytes - _free_bytes(incoming)
+    if plan.fetch and lacking_bytes + SPARE_BYTES > 0:
+        make_room(lacking_bytes + SPARE_BYTES)
+        lacking_bytes = needed_bytes - there_bytes - _free_bytes(incoming)
+    if lacking_bytes > 0:
+        free_bytes = _free_bytes(incoming)
         raise SizeRefused(
             f"{needed_bytes} bytes are to be fetched into {incoming.parent}, whose disk has "
-            f"{free_bytes} free; nothing was fetched. Free some, or give the node a larger disk",
+            f"{free_bytes} free, and no old generation can go that would make room; nothing was "
+            "fetched. Free some, or give the node a larger disk",
             size_bytes=needed_bytes,
             free_bytes=free_bytes,
         )
+
+
+def _free_bytes(folder: Path) -> int:
+    with files.translated(folder):
+        return shutil.disk_usage(folder).free

@@ -18,10 +18,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from durable.files import (
+    TEMPORARY_PREFIX,
     create_file,
     fsync_folder,
     locked,
@@ -61,6 +63,23 @@ _UNREACHABLE = {
     errno.ESTALE,
     errno.ETIMEDOUT,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """What a write that was cut off left: a file that is no object, of so many bytes."""
+
+    path: Path
+    size_bytes: int
+
+    def remove(self) -> None:
+        """Remove it; one that is gone is no error.
+
+        Raises:
+            DiskError: the disk refuses.
+        """
+        remove_file(self.path)
+
 
 _Entry = tuple[str, os.stat_result | None]
 
@@ -225,6 +244,23 @@ class FolderStore:
                 remove_file(path)
                 if path.parent != self._root:
                     remove_empty_folder(path.parent)
+
+    def cut_off(self, before: datetime) -> Iterator[CutOff]:
+        """What writes left that were begun before a time and never came to their end.
+
+        Raises:
+            StoreUnavailable, DiskError: the store does not answer.
+        """
+        self._check_mounted()
+        with self._answering(self._root):
+            for folder, _, names in os.walk(self._root):
+                for path in (Path(folder, name) for name in sorted(names)):
+                    if path.name.startswith(TEMPORARY_PREFIX):
+                        with contextlib.suppress(FileNotFoundError):
+                            found = path.lstat()
+                            changed_at = datetime.fromtimestamp(found.st_mtime, UTC)
+                            if stat.S_ISREG(found.st_mode) and changed_at < before:
+                                yield CutOff(path, found.st_size)
 
     def _missing(self, key: str) -> ObjectMissing:
         return ObjectMissing(f"{self.url} has no object {key}", store=self.url, key=key)

@@ -36,8 +36,11 @@ PREFIX = "leases/"
 SCHEMA_VERSION = 1
 LONGEST = timedelta(days=30)
 """How long after it was taken or last renewed a lease is honoured at most."""
-MOST_AHEAD = timedelta(days=1)
-"""How far a holder's clock may be ahead of the reader's; a lease that is later counts for none."""
+MOST_AHEAD = LONGEST
+"""How far a holder's clock may be ahead of the reader's, who may be the one that is wrong; a lease
+that is later counts for none."""
+LATEST = "9000-01-01T00:00:00Z"
+"""No clock is as late as that, and what is later cannot be reckoned with."""
 MAX_SIZE_BYTES = 4096
 MAX_UNREADABLE = 100
 """How many objects that are no leases are told one by one."""
@@ -212,6 +215,8 @@ def read_lease(store: Store, generation_id: str, holder: str) -> Lease | None:
         times = [datetime.fromisoformat(each) for each in (lease.taken_at, lease.expires_at)]
     except ValueError as error:
         raise ManifestMalformed(f"{key}: {error}") from error
+    if lease.expires_at > LATEST:
+        raise ManifestMalformed(f"{key} says that it ends at {lease.expires_at}")
     if lease.key != key or times[0] > times[1]:
         raise ManifestMalformed(f"{key} is another lease's, or ends before it begins")
     return lease

@@ -24,27 +24,35 @@ if TYPE_CHECKING:
     help="Read no more than so many bytes. Default: compact_max_bytes of the home's settings.",
 )
 @click.option(
+    "--all-dead",
+    is_flag=True,
+    help="Merge every part that holds a deleted or replaced document, however large, so that the "
+    "next generation built holds nothing of it.",
+)
+@click.option(
     "--send", is_flag=True, help="Send what was merged to the stores now, ahead of the publish."
 )
 @json_option
-def compact(home: Path, dry_run: bool, max_bytes: int | None, send: bool, as_json: bool) -> None:
+def compact(
+    home: Path, dry_run: bool, max_bytes: int | None, all_dead: bool, send: bool, as_json: bool
+) -> None:
     """Merge small and half-dead parts of the newest generation.
 
-    The next build puts what was merged in place; until then nothing changes. Other commands may run
-    meanwhile. Killed and run again, it goes on.
+    The next build puts what was merged in place; until then nothing changes. It takes a new commit
+    to build. Other commands may run meanwhile. Killed and run again, it goes on.
     """
     from controller import compaction
 
     writer = open_writer(home)
     if dry_run:
-        planned = compaction.plan(writer, max_bytes)
+        planned = compaction.plan(writer, max_bytes, all_dead=all_dead)
         if as_json:
             emit_json(_described(planned))
         else:
             _tell(planned, "would be merged")
         return
     with progress("Merging", unit="bytes") as start:
-        report = compaction.compact(writer, max_bytes, send=send, on_start=start)
+        report = compaction.compact(writer, max_bytes, all_dead=all_dead, send=send, on_start=start)
     if as_json:
         emit_json(
             _described(report.planned)
@@ -84,23 +92,23 @@ def _tell(planned: Planned, what: str) -> None:
     say(f"Of {planned.manifest.generation_id} {what}:")
     table(
         [
-            ("parts", "left"),
-            ("why", "left"),
             ("documents", "right"),
             ("dropped", "right"),
             ("reads", "right"),
             ("writes about", "right"),
+            ("why", "left"),
+            ("parts", "left"),
         ],
         [
             [
-                merge.parts[0].name
-                if len(merge.parts) == 1
-                else f"{len(merge.parts)}: {merge.parts[0].name} … {merge.parts[-1].name}",
-                merge.reason,
                 f"{merge.live:,}",
                 f"{merge.dead:,}",
                 size(merge.read_bytes),
                 size(merge.written_bytes),
+                merge.reason,
+                merge.parts[0].name
+                if len(merge.parts) == 1
+                else f"{len(merge.parts)}: {merge.parts[0].name} … {merge.parts[-1].name}",
             ]
             for merge in planned.plan.merges
         ],

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from controller.commands.collection_output import (
+    SHOWN,
+    described_home,
+    described_leases,
+    described_store,
+    tell_heaps,
+    tell_more,
+)
 from controller.commands.options import home_argument, json_option, open_writer
-from controller.terminal import emit_json, plural, printable, progress, say, size, table
+from controller.terminal import emit_json, printable, progress, say, size, table
 
 if TYPE_CHECKING:
-    from builder.garbage import Explanation, Heap, StoreTally
+    from builder.garbage import Explanation, StoreTally
     from controller.collection import CollectionReport
     from controller.collection_plan import CollectionPlan
     from controller.home_garbage import HomeGarbage
-    from store.leases import FoundLeases, Lease
+    from store.leases import Lease
 
-SHOWN = 20
-"""So many unknown keys, or leases, are printed for people; programs get all."""
+TOO_LITTLE = "left, too little to move the record for"
 
 
 @click.command()
@@ -29,7 +37,8 @@ SHOWN = 20
     "--explain",
     "asked",
     metavar="ID",
-    help="Say what keeps a generation, an artifact, a manifest or an object of a store (its key).",
+    help="Say what keeps something: a generation (its id, tag or a commit's number), an artifact "
+    "(name or id), a manifest, or an object of a store (its key).",
 )
 @click.option(
     "--take-over",
@@ -60,7 +69,12 @@ def gc(home: Path, dry_run: bool, asked: str | None, takes_over: bool, as_json: 
             emit_json(_described(planned, planned.stores, planned.home) | {"dry_run": True})
         else:
             _tell_generations(planned, "would be dropped")
-            _tell_garbage(planned.stores, planned.home, "would be deleted", planned.is_due)
+            tell_heaps(
+                planned.stores,
+                planned.home,
+                "would be deleted",
+                "would be deleted" if planned.is_due else TOO_LITTLE,
+            )
             _tell_leases(planned)
         return
     from controller.collection import collect
@@ -84,7 +98,9 @@ def _tell(report: CollectionReport) -> None:
     _tell_generations(report.plan, "dropped")
     for generation_id in report.leased_meanwhile:
         say(f"  {generation_id} was leased meanwhile: its objects are left to a later gc")
-    _tell_garbage(report.stores, report.home, "deleted", report.was_needed)
+    tell_heaps(
+        report.stores, report.home, "deleted", "deleted" if report.was_needed else TOO_LITTLE
+    )
     _tell_leases(report.plan)
     say(f"{size(report.freed_bytes)} freed.")
 
@@ -107,44 +123,6 @@ def _described(
     }
 
 
-def described_store(tally: StoreTally) -> dict[str, Any]:
-    """What a store holds under the names that commands print as JSON."""
-    return {
-        "url": tally.url,
-        "kept": _heap(tally.kept),
-        "garbage": {kind: _heap(heap) for kind, heap in sorted(tally.garbage.items())},
-        "garbage_bytes": tally.garbage_bytes,
-        "young": _heap(tally.young),
-        "unknown": _heap(tally.unknown_objects) | {"keys": tally.unknown},
-    }
-
-
-def _heap(heap: Heap) -> dict[str, Any]:
-    return {"objects": heap.objects, "bytes": heap.size_bytes}
-
-
-def described_home(home: HomeGarbage) -> dict[str, Any]:
-    """What nothing needs in a home, likewise."""
-    return {
-        "generations": list(home.generations),
-        "artifacts": len(home.artifacts),
-        "shelved": len(home.shelved),
-        "bytes": home.size_bytes,
-    }
-
-
-def described_leases(leases: FoundLeases) -> dict[str, Any]:
-    """The leases there are, likewise."""
-    return {
-        "leases": [lease.model_dump(mode="json") for lease in leases.leases],
-        "unreadable": [
-            {"store": each.store, "key": each.key, "reason": each.reason}
-            for each in leases.unreadable
-        ],
-        "unreadable_count": leases.unreadable_count,
-    }
-
-
 def _tell_generations(planned: CollectionPlan, dropped: str) -> None:
     if planned.was_interrupted:
         say("A collection was begun before, and interrupted.")
@@ -152,42 +130,15 @@ def _tell_generations(planned: CollectionPlan, dropped: str) -> None:
     rows = [(each, dropped) for each in kept.dropped]
     rows += [(each, f"kept: {printable(', '.join(why))}") for each, why in kept.kept.items()]
     if rows:
-        table([("generation", "left"), ("", "left")], sorted(rows))
+        table([("generation", "left"), ("", "left")], [*_runs(sorted(rows))])
 
 
-def _tell_garbage(
-    stores: Sequence[StoreTally], home: HomeGarbage, deleted: str, is_moved: bool
-) -> None:
-    rows: list[tuple[str, str, int, int, str]] = []
-    for number, tally in enumerate(stores, 1):
-        say(f"store {number}  {tally.url}")
-        for kind, heap in sorted(tally.garbage.items()):
-            verdict = deleted if is_moved else "left, too little to move the record for"
-            rows.append((f"store {number}", kind, heap.objects, heap.size_bytes, verdict))
-        for heap, what, verdict in (
-            (tally.young, "unneeded", "left, too young"),
-            (tally.unknown_objects, "unknown", "left, not genctl's"),
-            (tally.kept, "needed", "kept"),
-        ):
-            if heap.objects:
-                rows.append((f"store {number}", what, heap.objects, heap.size_bytes, verdict))
-    if home.parts:
-        rows.append(("home", "generations and artifacts", home.parts, home.size_bytes, deleted))
-    table(
-        [("where", "left"), ("what", "left"), ("number", "right"), ("size", "right"), ("", "left")],
-        [(where, what, f"{count:,}", size(held), told) for where, what, count, held, told in rows],
-    )
-    for tally in stores:
-        tell_unknown(tally)
-
-
-def tell_unknown(tally: StoreTally) -> None:
-    """Print the keys in a store that genctl would never write, or the first of them."""
-    for key in tally.unknown[:SHOWN]:
-        say(f"  unknown in {tally.url}: {printable(key)}")
-    more = tally.unknown_objects.objects - SHOWN
-    if more > 0:
-        say(f"  and {plural(more, 'other')}")
+def _runs(rows: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """The rows, those that follow one another and say the same as one."""
+    for told, run in itertools.groupby(rows, key=lambda row: row[1]):
+        generations = [generation_id for generation_id, _ in run]
+        more = len(generations) - 1
+        yield generations[0], f"{told}; {more:,} more, to {generations[-1]}" if more else told
 
 
 def _tell_leases(planned: CollectionPlan) -> None:
@@ -201,8 +152,7 @@ def _tell_some(what: str, leases: Sequence[Lease]) -> None:
     for lease in leases[:SHOWN]:
         until = f"until {lease.expires_at}"
         say(f"  lease {what}: {lease.holder} of {lease.generation_id} {until}")
-    if len(leases) > SHOWN:
-        say(f"  and {plural(len(leases) - SHOWN, 'other')}")
+    tell_more(len(leases))
 
 
 def _explain(home: Path, asked: str, *, as_json: bool) -> None:

@@ -53,6 +53,7 @@ def generations(home: Path, as_json: bool) -> None:
             ("state", "left"),
         ],
         [_row(each) for each in found],
+        spare=("size", "documents"),
     )
     if record.collected:
         say(f"Collected, and retained no more: {_told_ranges(record)}.")
@@ -75,6 +76,7 @@ def _states(each: dict[str, Any]) -> list[str]:
     state = "published" if each["published"] else "built"
     return [
         "revoked" if each["revoked"] else "active" if each["active"] else state,
+        *(["gone back from"] if each["gone_back_from"] else []),
         *([] if each["in_home"] else ["not here"]),
         *(["tagged " + ", ".join(each["tags"])] if each["tags"] else []),
         *([f"pinned: {printable(each['pin'])}"] if each["pin"] else []),

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from store.leases import Lease
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+SHOWN_CHARACTERS = 30
+"""So much of a wrong value is printed: click breaks no lines."""
+
 _DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])")
 
 
@@ -26,7 +29,9 @@ def _duration(_: click.Context, __: click.Parameter, value: str) -> timedelta:
     found = _DURATION.fullmatch(value)
     seconds = int(found[1]) * _UNITS[found[2]] if found else 0
     if not 0 < seconds <= LONGEST.total_seconds():
-        raise click.BadParameter(f"{value!r} is not 90s, 30m, 2h or 7d, at most {LONGEST.days}d")
+        raise click.BadParameter(
+            f"{value[:SHOWN_CHARACTERS]!r}\n  is not 90s, 30m, 2h or 7d, at most {LONGEST.days}d"
+        )
     return timedelta(seconds=seconds)
 
 
@@ -35,8 +40,8 @@ def _holder(_: click.Context, __: click.Parameter, value: str) -> str:
 
     if not is_holder(value):
         raise click.BadParameter(
-            f"{value[:80]!r} is not 1 to 63 of a-z, 0-9, '.', '_', '-', with a letter or a digit "
-            "first"
+            f"{value[:SHOWN_CHARACTERS]!r}\n  is not 1 to 63 of a-z, 0-9, '.', '_', '-', "
+            "with a letter or a digit first"
         )
     return value
 
@@ -161,18 +166,16 @@ def list_(home: Path, as_json: bool) -> None:
         table(
             [
                 ("generation", "left"),
-                ("holder", "left"),
                 ("until", "left"),
                 ("", "left"),
-                ("for", "left"),
+                ("holder, and what for", "left"),
             ],
             [
                 [
                     each.generation_id,
-                    each.holder,
                     each.expires_at,
                     "expired" if each.has_expired(now) else "",
-                    each.purpose,
+                    each.holder + (f": {each.purpose}" if each.purpose else ""),
                 ]
                 for each in found.leases
             ],

@@ -147,6 +147,8 @@ def _tell(report: BootstrapReport) -> None:
         + f", reused {size(shown['reused_bytes'])}"
         + (f", resumed {size(shown['resumed_bytes'])}" if shown["resumed_bytes"] else "")
     )
+    if report.lease.lease is not None and report.lease.reason is not None:
+        say(f"  its lease may not have held it all the time: {report.lease.reason}")
     for url in shown["corrupt_peers"]:
         say(f"  {url} sent wrong bytes; they were dropped, and it was not asked again")
     if shown["damaged_symbols"]:
@@ -188,19 +190,32 @@ def status(home: Path, as_json: bool) -> None:
 @node_argument
 @json_option
 def rollback(home: Path, as_json: bool) -> None:
-    """Go back to the newest older generation that is here; if none is, fetch one.
+    """Go back to the generation that was served before, and hold the present one back.
 
-    On this node only, until the signed record names another generation.
+    If that was revoked, collected or gone back from, to the newest older one that can be read; what
+    is not here is fetched. On this node only. No command here undoes it, and run again it goes no
+    further: the hold ends when the writer releases a newer generation, or activates another.
     """
     from controller.node import NodeHome
 
-    pointer = NodeHome(home).rollback()
+    opened = NodeHome(home)
+    before = opened.pointer()
+    pointer = opened.rollback()
+    moved = pointer != before
     if as_json:
-        emit_json({"generation_id": pointer.active.generation_id, "held_back": pointer.held_back})
+        emit_json(
+            {
+                "generation_id": pointer.active.generation_id,
+                "held_back": pointer.held_back,
+                "moved": moved,
+            }
+        )
         return
+    verb = "Now serving" if moved else "Already rolled back: serving"
     say(
-        f"Now serving {pointer.active.generation_id}.\n"
-        f"  {pointer.held_back} is held back here until the record names another"
+        f"{verb} {pointer.active.generation_id}.\n"
+        f"  {pointer.held_back} is held back here until the writer releases a newer\n"
+        "  generation, or activates another; no command on this node ends that"
     )
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from controller.commands.collection_output import described_files
 from controller.commands.options import json_option, node_argument
-from controller.terminal import emit_json, plural, say, size, table
+from controller.terminal import emit_json, plural, printable, say, size, table
 
 if TYPE_CHECKING:
     from controller.node_space import SpaceReport
@@ -85,41 +86,30 @@ def fsck(home: Path, as_json: bool) -> None:
     from controller import node_fsck
     from controller.node import NodeHome
 
-    report = node_fsck.check(NodeHome(home))
+    found = node_fsck.check(NodeHome(home))
     if as_json:
         emit_json(
             {
-                "generations": list(report.generations),
-                "missing": [
-                    {
-                        "generation_id": each.generation_id,
-                        "path": each.path,
-                        "reason": each.reason,
-                    }
-                    for each in report.missing
-                ],
-                "orphans": [
-                    {"path": each.path, "bytes": each.size_bytes, "reason": each.reason}
-                    for each in report.orphans
-                ],
-                "orphan_bytes": report.orphan_bytes,
-                "unknown": list(report.unknown),
+                "generations": found.generations,
+                "missing": [each._asdict() for each in found.missing],
+                "missing_count": found.missing_count,
             }
+            | described_files(found)
         )
     else:
-        for missing in report.missing:
-            say(f"missing: {missing.path} of {missing.generation_id}: {missing.reason}")
-        for orphan in report.orphans:
-            say(f"orphan: {orphan.path} ({size(orphan.size_bytes)}): {orphan.reason}")
-        for path in report.unknown:
-            say(f"unknown: {path}")
+        for missing in found.missing:
+            say(f"missing: {missing.key}: {missing.what}")
+        for orphan in found.orphans:
+            say(f"orphan: {printable(orphan.path)} ({size(orphan.size_bytes)}): {orphan.reason}")
+        for path in found.unknown:
+            say(f"unknown: {printable(path)}")
         say(
-            f"{plural(len(report.generations), 'generation')} looked at, "
-            f"{plural(len(report.missing), 'file')} missing, "
-            f"{plural(len(report.orphans), 'orphan')} ({size(report.orphan_bytes)}), "
-            f"{len(report.unknown)} unknown."
+            f"{plural(len(found.generations), 'generation')} looked at, "
+            f"{plural(found.missing_count, 'file')} missing, "
+            f"{plural(found.orphan_count, 'orphan')} ({size(found.orphan_bytes)}), "
+            f"{found.unknown_count:,} unknown."
         )
-    report.refuse_missing(home)
+    found.refuse_missing()
 
 
 COMMANDS = (gc, fsck)

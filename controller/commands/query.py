@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 @click.option(
     "--as-of",
     metavar="TIME",
-    help="Read the past: the newest that was published by TIME, as 2026-11-20T12:00:00Z.",
+    help="Read the past: the newest that was published by TIME, as 2026-11-20T12:00:00Z, whether "
+    "or not it was active then, or was gone back from since.",
 )
 @click.option(
     "--min-commit-seq", type=int, metavar="N", help="Wait until commit N is part of the answer."

@@ -174,7 +174,12 @@ def _tell_next(writer: WriterHome) -> None:
 
 @click.command()
 @home_argument
-@click.option("--to", "generation", metavar="GEN", help="Default: the one before the active.")
+@click.option(
+    "--to",
+    "generation",
+    metavar="GEN",
+    help="Default: the newest before the active one that was not gone back from before.",
+)
 @click.option("--reason", required=True, help="Why; it is part of the signed record.")
 @json_option
 def rollback(home: Path, generation: str | None, reason: str, as_json: bool) -> None:

@@ -175,6 +175,7 @@ def _tell(report: ReplayReport, document: dict[str, Any]) -> None:
             for kind, found in document["hits"].items()
         ],
     )
+    say("  as served and approximate: reported only, they decide nothing")
     say(f"  sampled {plural(sample['documents'], 'document')}, seed {sample['seed']}")
     if document["kept"]:
         say(f"  kept in {document['kept']}")

@@ -97,12 +97,15 @@ def _plan_described(found: NodePlan) -> dict[str, Any]:
         "disk_free_bytes": found.disk_free_bytes,
         "estimated_s": round(found.estimate.seconds, 3),
         "estimate_basis": found.estimate.basis,
+        "held_back": found.held_back,
     }
 
 
 def _tell_plan(found: NodePlan) -> None:
     foreseen, manifest = found.forecast, found.manifest
     what = f"{manifest.generation_id}, commit_seq {manifest.commits.high_seq}"
+    if found.held_back:
+        say("This node was rolled back from it: a bootstrap brings it, and does not serve it.")
     if not (foreseen.fetch_bytes or foreseen.resume_bytes or foreseen.shortfalls):
         say(f"Nothing to fetch, all is here and intact:\n  {what}")
         return
@@ -195,8 +198,15 @@ def _run(home: Path, as_json: bool, act: Callable[[NodeHome], ScrubReport]) -> N
         emit_json(described | {"unmended": [error.message for error in report.failures]})
     else:
         read = f"{plural(found.artifacts, 'artifact')}, {size(found.read_bytes)}"
-        if not found.damaged_artifacts:
+        if found.relinked_files:
+            say(
+                f"{plural(found.relinked_files, 'file')} of generations lost or replaced, "
+                "linked anew."
+            )
+        if not (found.damaged_artifacts or found.relinked_files):
             say(f"All is intact: {read} read.")
+        elif not found.damaged_artifacts:
+            say(f"All else is intact: {read} read.")
         else:
             say(
                 f"{found.damaged_artifacts} of {plural(found.artifacts, 'artifact')} damaged, "
@@ -220,9 +230,9 @@ def stores_scrub(home: Path, put_back: bool, as_json: bool) -> None:
     """Check all that the stores should hold, and send again what is lost or damaged.
 
     A record that is older than the one HOME signed last, damaged or lost is put back from HOME.
-    Every symbol of every retained generation is read. Damaged artifacts in HOME are mended first,
-    from what the stores have; where that fails, or something else stands in a symbol's place,
-    everything else is checked all the same.
+    Every symbol of every retained generation is read. What is lost or damaged in HOME, generations
+    and artifacts, is mended first, from what the stores have; where that fails, or something else
+    stands in a symbol's place, everything else is checked all the same.
     """
     from controller.telemetry import exporting_metrics
     from controller.writer_scrub import scrub
@@ -235,6 +245,8 @@ def stores_scrub(home: Path, put_back: bool, as_json: bool) -> None:
                 "generation_ids": report.generation_ids,
                 "record_put_back": report.put_back,
                 "mended_artifacts": report.mended_artifacts,
+                "taken_back": report.taken_back,
+                "relinked_files": report.relinked_files,
                 "stores": [
                     asdict(each) | {"obstructions": [error.message for error in each.obstructions]}
                     for each in report.stores
@@ -276,13 +288,22 @@ def _tell_stores(report: StoresReport) -> None:
         say("The record that this home signed last was put back.")
     if report.mended_artifacts:
         say(f"{plural(report.mended_artifacts, 'damaged artifact')} mended in the writer's home.")
-    if not report.failures:
+    if report.relinked_files:
+        count = plural(report.relinked_files, "file")
+        say(f"{count} of generations in the writer's home lost or replaced, and linked anew.")
+    for generation_id in report.taken_back:
+        say(f"{generation_id} was lost in the writer's home, and is there again.")
+    if report.failures:
+        _tell_failures(report)
+    else:
         say("The stores hold all of every retained generation.")
-        return
+
+
+def _tell_failures(report: StoresReport) -> None:
     if report.unmended:
         say(
-            f"{plural(len(report.unmended), 'artifact')} damaged in the writer's home could not be "
-            "mended:"
+            f"{plural(len(report.unmended), 'part')} lost or damaged in the writer's home could "
+            "not be mended:"
         )
     for error in report.unmended:
         say(f"  {error.message}")

@@ -52,14 +52,27 @@ def untag(home: Path, name: str, as_json: bool) -> None:
 @click.option("--reason", required=True, help="Why; it is part of the signed record.")
 @json_option
 def pin(home: Path, generation: str, reason: str, as_json: bool) -> None:
-    """Retain a published generation until it is unpinned."""
+    """Retain a published generation until it is unpinned.
+
+    It has one pin: another reason takes the place of the one before.
+    """
     from controller import retaining
 
     said = retaining.pin(open_writer(home), generation, reason)
+    had = next((each.reason for each in said.before.pins if each.generation_id == generation), None)
     if as_json:
-        emit_json({"generation_id": generation, "reason": reason, "pinned": said.changed})
+        emit_json(
+            {
+                "generation_id": generation,
+                "reason": reason,
+                "pinned": said.changed,
+                "reason_before": had,
+            }
+        )
         return
     say(f"{generation} is {'now' if said.changed else 'already'} pinned: {printable(reason)}")
+    if had is not None and said.changed:
+        say(f"  that takes the place of: {printable(had)}")
 
 
 @click.command()
@@ -86,12 +99,16 @@ def revoke(home: Path, generation: str, reason: str, as_json: bool) -> None:
     """Withdraw a generation for good: nobody activates or reads it any more.
 
     If it is the active one, the one before it is active instead, as after `genctl rollback`. Its
-    tags and its pin are taken away, and the next collection deletes it.
+    tags and its pin are taken away. It is kept until something newer is active, and while it is
+    leased; the next `genctl gc` after that deletes it. What its documents say is in other
+    generations, too, and in the commit log.
     """
     from controller import retaining
+    from manifests.retained import never_collected
 
     said = retaining.revoke(open_writer(home), generation, reason)
     moved = said.record.active != said.before.active
+    is_needed = generation in never_collected(said.record)
     if as_json:
         emit_json(
             {
@@ -99,6 +116,7 @@ def revoke(home: Path, generation: str, reason: str, as_json: bool) -> None:
                 "reason": reason,
                 "revoked": said.changed,
                 "active": said.record.active,
+                "kept_until_newer": is_needed,
             }
         )
         return
@@ -107,6 +125,10 @@ def revoke(home: Path, generation: str, reason: str, as_json: bool) -> None:
         say(f"  {said.record.active} is the active generation again")
     if said.changed:
         say("  nodes follow at their next bootstrap")
+    if is_needed:
+        say("  it is kept until something newer is active; the next `genctl gc` then deletes it")
+    elif not said.record.is_collected(generation):
+        say("  the next `genctl gc` deletes it, unless somebody has a lease of it")
 
 
 COMMANDS = (tag, untag, pin, unpin, revoke)

@@ -203,7 +203,8 @@ def ingest(
 def status(home: Path, as_json: bool) -> None:
     """Show where the writer stands.
 
-    Log, built, published, active, and when the signatures expire.
+    Log, built, published, active, what is retained, and when the signatures expire. Reads of the
+    past are possible as of the retained commits.
     """
     writer = open_writer(home)
     state = writer.status()
@@ -212,6 +213,9 @@ def status(home: Path, as_json: bool) -> None:
         return
     if state.pop("expired"):
         state["record_expires"] = f"{state['record_expires']} (expired)"
+    del state["collected"]  # `genctl generations` tells them
+    if state.pop("collecting"):
+        state["collection"] = f"under way, or interrupted: `genctl gc {home}` ends it"
     facts(
         f"Writer's home {home}",
         [(key.replace("_", " "), _told(value)) for key, value in state.items()],

@@ -173,7 +173,12 @@ def test_a_rollback_on_the_node_serves_the_previous_and_holds_the_other_back(
     newest = add(writer, upserts([9]))
     report = node.bootstrap()
     assert (report.activated, report.held_back) == (True, False)
-    assert node.pointer() == Pointer(shard="main", active=newest, previous=pointer.active)
+    assert node.pointer() == Pointer(
+        shard="main",
+        active=newest,
+        previous=pointer.active,
+        passed_over=(newer.generation_id,),
+    )
 
 
 def test_a_node_that_served_one_generation_has_nothing_to_go_back_to(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from builder import presence
 from builder.collect import BATCH_OBJECTS, judged, refusing_overtaken, survey, sweep
 from builder.garbage import Marks
 from builder.presence import Presence
@@ -187,3 +188,18 @@ def test_what_is_mirrored_must_be_in_every_store() -> None:
     assert missing(stores) == {("memory:2", "mirrored"): "it is not there"}
     with_manifest = Reach([root("published", ONE)])
     assert ("memory:1", "manifest of published") in missing(whole(), with_manifest)
+
+
+def test_of_symbols_that_are_not_as_they_should_be_so_many_are_described(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(presence, "MAX_UNKNOWN", 1)
+    stores = whole()
+    for number in (0, 1):
+        key = symbol_key(ONE.blake3, number)
+        SpreadStore(stores).delete(key)
+        SpreadStore(stores).put_if_absent(key, [b"x"])
+    told = sorted(missing(stores).values())
+    assert len(told) == 2, "all are missing"
+    assert [each.startswith("it has 1 bytes") for each in told] == [True, False]
+    assert told[1] == "it is not there, or not in its place and full length"

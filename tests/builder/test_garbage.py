@@ -10,6 +10,7 @@ from builder.garbage import (
     KEPT_VERSIONS,
     MANY_OLD_OBJECTS,
     MAX_UNKNOWN,
+    RECORD_GRACE,
     Kind,
     Marks,
     Object,
@@ -138,6 +139,14 @@ def test_the_record_that_is_signed_stays_and_older_ones_go() -> None:
     by = marks(grace_hours=0)
     assert verdict(by, "targets/" + "c" * 64 + ".control.json") == "kept"
     assert verdict(by, "targets/" + "d" * 64 + ".control.json") == "garbage"
+
+
+def test_an_old_record_goes_long_before_the_time_of_grace_and_one_just_written_stays() -> None:
+    """A change that is under way has written its record, and has not signed it yet."""
+    record = "targets/" + "d" * 64 + ".control.json"
+    assert verdict(marks(), record, NOW - RECORD_GRACE) == "garbage"
+    assert verdict(marks(), record, NOW - RECORD_GRACE / 2) == "young"
+    assert verdict(marks(), record, None) == "young"
 
 
 def test_a_lease_goes_when_it_is_long_over_and_else_stays() -> None:

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from controller import clock, leased_fetch
-from controller.leased_fetch import NOTHING_FETCHED, holder_of
+from controller.collection import collect
+from controller.leased_fetch import (
+    NOTHING_FETCHED,
+    FetchLease,
+    LeaseReport,
+    bring_leased,
+    holder_of,
+)
 from controller.new_home import init_home
 from controller.new_node import open_node
 from controller.node import NodeHome
 from controller.settings import WriterSettings
 from controller.writer import WriterHome
-from manifests.errors import Unrepairable
+from manifests.errors import GenerationCollected, StoreUnavailable, Unrepairable
 from manifests.names import symbol_of
+from manifests.retention import RetentionPolicy
 from query.request import Request
+from replicator.bring import unwatched
 from store.folder import FolderStore
 from store.leases import PREFIX, Lease, is_holder, leases_in
-from store.port import UNWATCHED, Transfer, VersionedBytes
+from store.port import UNWATCHED, Store, Transfer, VersionedBytes
 from store.spread import SpreadStore
 from tests.support.corpus import DIMENSIONS, upserts
 from tests.support.homes import (
@@ -117,13 +127,18 @@ def test_a_bootstrap_holds_a_lease_while_bytes_arrive_and_gives_it_back(node: Se
     node.front.on_read = look
     report = node.bootstrap()
     assert report.activated
-    assert {(each.generation_id, each.holder, each.purpose) for each in seen} == {
-        (report.pointer.active.generation_id, holder_of(node), "bootstrap")
+    assert {(each.generation_id, each.purpose) for each in seen} == {
+        (report.pointer.active.generation_id, "bootstrap")
     }
+    assert len({each.holder for each in seen}) == 1
     assert report.lease.lease in seen
     assert (report.lease.store, report.lease.reason) == (node.front.url, None)
     assert node.front.leases() == []
     assert is_holder(holder_of(node))
+
+
+def test_two_fetches_of_machines_that_are_copies_have_a_lease_each(node: SeenNode) -> None:
+    assert holder_of(node) != holder_of(node)
 
 
 def test_a_bootstrap_that_fetches_nothing_writes_nothing(node: SeenNode) -> None:
@@ -167,6 +182,102 @@ def test_a_lease_is_renewed_as_long_as_the_fetch_lasts(
     node.front.on_read = lambda: until(lambda: node.front.looked > 3)
     assert node.bootstrap().lease.lease is not None
     assert node.front.leases() == []
+
+
+class FailingRenewals(SeenStore):
+    """A folder that takes a lease once, and refuses to have it renewed so many times."""
+
+    def __init__(self, root: Path, refusals: int) -> None:
+        (root / "something").touch()  # an empty folder is no store
+        super().__init__(root)
+        self.refusals = refusals
+        self.refused = 0
+        self.renewed = 0
+
+    def get_versioned(self, key: str, *, limit_bytes: int) -> VersionedBytes | None:
+        found = super().get_versioned(key, limit_bytes=limit_bytes)
+        if found is not None:
+            if self.refused < self.refusals:
+                self.refused += 1
+                raise StoreUnavailable("says the test")
+            self.renewed += 1
+        return found
+
+
+def leased(
+    store: Store, monkeypatch: pytest.MonkeyPatch, now: Callable[[], datetime]
+) -> FetchLease:
+    monkeypatch.setattr(leased_fetch, "RENEWED_EVERY_S", 0.01)
+    lease = FetchLease(SpreadStore([store]), "node-n", "bootstrap", now)
+    lease.begin(GENERATION)
+    assert lease.is_taken()
+    lease.confirm()
+    return lease
+
+
+GENERATION = "g000000000001-0123456789ab"
+START = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("hours", [0, 2])
+def test_a_lease_that_expired_since_it_could_not_be_renewed_is_reported_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    store = FailingRenewals(tmp_path, 10**9)
+    now = [START]
+    lease = leased(store, monkeypatch, lambda: now[0])
+    until(lambda: store.refused > 0)
+    now[0] += timedelta(hours=hours)
+    report = lease.end()
+    assert report.lease is not None
+    if hours == 0:
+        assert report.reason is None, "it held to the end"
+    else:
+        assert report.reason is not None
+        assert report.reason.startswith("it expired at 2026-11-21T13:00:00Z, before the fetch")
+        assert "StoreUnavailable: says the test" in report.reason
+
+
+def test_a_lease_that_was_renewed_too_late_is_reported_as_not_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FailingRenewals(tmp_path, 3)
+    times = iter([START])
+    lease = leased(store, monkeypatch, lambda: next(times, START + timedelta(hours=2)))
+    until(lambda: store.renewed > 1)
+    report = lease.end()
+    assert report.lease is not None
+    assert report.lease.expires_at == "2026-11-21T15:00:00Z", "the last one that there was"
+    assert report.reason is not None
+    assert report.reason.startswith("it was not confirmed: it had expired at 2026-11-21T13:00:00Z")
+
+
+def test_a_lease_that_came_too_late_to_be_confirmed_is_reported_as_that(
+    node: SeenNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leased_fetch, "TAKEN_WITHIN_S", 0.0)
+    looked, written = threading.Event(), threading.Event()
+    is_taken = FetchLease.is_taken
+
+    def looks(lease: FetchLease) -> bool:
+        found = is_taken(lease)
+        looked.set()
+        return found
+
+    end = FetchLease.end
+
+    def ends(lease: FetchLease) -> LeaseReport:
+        assert lease._settled.wait(DEADLINE_MS / 1000)
+        return end(lease)
+
+    monkeypatch.setattr(FetchLease, "is_taken", looks)
+    monkeypatch.setattr(FetchLease, "end", ends)
+    node.front.on_write = lambda: written.set() if looked.wait(DEADLINE_MS / 1000) else None
+    report = node.bootstrap()
+    assert written.is_set()
+    assert report.lease.lease is not None
+    assert report.lease.reason is not None
+    assert report.lease.reason.startswith("it was not confirmed: the record was not read again")
 
 
 def test_a_store_that_hangs_on_the_lease_keeps_no_bootstrap_waiting(
@@ -284,3 +395,23 @@ def test_a_bucket_that_may_be_written_has_the_lease_and_has_it_no_more(
     changes = [each.method for each in server.seen if PREFIX in each.path and each.method != "GET"]
     assert changes == ["PUT", "DELETE"]
     assert list(leases_in(writer.store()).leases) == []
+
+
+def test_what_was_collected_under_a_fetch_without_a_lease_is_not_said_to_be_lost(
+    node: SeenNode, writer: TestableWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = writer.current().signed.record.active_entry()
+    stores = node.stores()
+    trusted = node.trust().refresh(stores)
+    for number in (7, 8):
+        add(writer, upserts([number]))
+    policy = {"retention": RetentionPolicy(keep_last=1), "collection_grace_hours": 0}
+    writer.settings = writer.settings.model_copy(update=policy)
+    collect(writer, lambda _: lambda _: None)
+
+    def refusing(*_: object) -> Store:
+        raise StoreUnavailable("nothing may be written here, says the test")
+
+    monkeypatch.setattr(leased_fetch, "write_first", refusing)
+    with pytest.raises(GenerationCollected):
+        bring_leased(node, entry, trusted, stores, unwatched, purpose="a test")

@@ -11,6 +11,7 @@ import pytest
 from controller import settings
 from controller.node import NodeHome
 from index.embedding import HashingEmbedder
+from index.residence import Residence
 from manifests.errors import (
     BadQuery,
     EmbedderMismatch,
@@ -84,6 +85,26 @@ def test_a_node_never_rolls_back_to_what_the_record_rolled_back_from(
     with pytest.raises(NothingPublished):
         node.rollback()
     assert node.pointer().active == first
+
+
+def test_a_bootstrap_that_replaces_no_artifact_reads_no_manifest_but_that_of_the_active_one(
+    writer: TestableWriter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(writer, numbered(0, 1))
+    node = make_node(writer)
+    for number in (1, 2):
+        add(writer, numbered(number, 1))
+        node.bootstrap()
+    read: set[str] = set()
+    manifest_bytes = Residence.manifest_bytes
+
+    def noting(residence: Residence, generation_id: str) -> bytes:
+        read.add(generation_id)
+        return manifest_bytes(residence, generation_id)
+
+    monkeypatch.setattr(Residence, "manifest_bytes", noting)
+    assert not node.bootstrap().activated
+    assert read == {node.pointer().active.generation_id}
 
 
 def test_rot_in_a_shared_artifact_is_mended_for_every_generation_that_has_it(

@@ -19,6 +19,7 @@ from manifests.errors import (
     BadSetting,
     HomeLocked,
     NothingPublished,
+    PartsMissing,
     StoreUnavailable,
 )
 from manifests.identifiers import content_id
@@ -125,8 +126,8 @@ def test_with_no_room_for_old_ones_the_active_and_the_one_before_it_stay(node: N
     assert resident(node) == [5, 6]
     assert (report.old_bytes, report.orphan_bytes) == (0, 0)
     assert before - occupied(node) == report.freed_bytes > 0
-    node_fsck.check(node).refuse_missing(node.home)
-    assert node.residence.unreferenced() == []
+    node_fsck.check(node).refuse_missing()
+    assert node_fsck.check(node).orphans == []
     for seq in (5, 6):
         answer = node.query(node.reader(), Request(text="unique101"), as_of_commit_seq=seq)
         assert answer.commit_seq == seq
@@ -349,7 +350,7 @@ def test_any_retained_generation_opens_with_a_tiny_cache_and_space_stays_bounded
         # Besides: the newest older one that came here, and the one that was just opened.
         assert len(here) <= 3, here
     assert small.pointer().active.high_seq == COUNT
-    node_fsck.check(small).refuse_missing(small.home)
+    node_fsck.check(small).refuse_missing()
 
 
 def test_row_61_a_node_rolls_back_to_a_generation_that_it_must_fetch_first(
@@ -448,14 +449,15 @@ def test_fsck_finds_what_is_missing(node: NodeHome, harm: Harm) -> None:
     assert node_fsck.check(node).missing == []
     path = harm(node)
     report = node_fsck.check(node)
-    assert path in [each.path for each in report.missing]
-    with pytest.raises(ArtifactHashMismatch) as caught:
-        report.refuse_missing(node.home)
-    assert (caught.value.exit_code, caught.value.runbook) == (6, "damaged-artifact")
+    assert path in [each.key for each in report.missing]
+    with pytest.raises(PartsMissing) as caught:
+        report.refuse_missing()
+    assert (caught.value.exit_code, caught.value.runbook) == (6, "parts-missing")
 
 
 def test_fsck_accounts_for_every_file(node: NodeHome) -> None:
-    assert node_fsck.check(node) == node_fsck.NodeFsck(node.residence.resident_ids(), [], [], [])
+    nothing = node_fsck.NodeFsck(node.home, generations=node.residence.resident_ids())
+    assert node_fsck.check(node) == nothing
     name = content_id(b"something")
     generation = node.residence.resident_ids()[0]
     orphans = [

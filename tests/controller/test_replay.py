@@ -8,6 +8,7 @@ import shutil
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import msgspec
@@ -17,6 +18,7 @@ from builder.agreement import Agreement
 from builder.compare import DocumentChanges
 from builder.replay import ReplayReport, Sampling
 from commits.documents import Upsert
+from controller import clock
 from controller.compaction import compact
 from controller.replay import replay, scratch_folder
 from controller.settings import MergeSettings
@@ -32,6 +34,9 @@ from manifests.errors import (
     LogCorrupt,
 )
 from manifests.generation import Quantization
+from manifests.names import symbol_of
+from store.folder import FolderStore
+from store.leases import Lease, leases_in
 from tests.support.corpus import DIMENSIONS, delete, upserts
 from tests.support.homes import TestableWriter, add, commit, flip, make_writer, release
 from tests.support.shipped import Alter, building_otherwise
@@ -243,6 +248,32 @@ def test_hits_may_disagree_by_a_twentieth_of_a_percent_and_no_more(
     for lexical, exact in ((whole, part), (part, whole)):
         report = ReplayReport(manifest, 10, NO_CHANGES, (), lexical, part, exact, part)
         assert report.agrees == agrees
+
+
+def test_a_generation_that_is_fetched_for_a_replay_is_leased_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made").mkdir()
+    writer = make_writer(tmp_path / "made")
+    entry = add(writer, upserts(range(20)))
+    shutil.rmtree(writer.residence.generations / entry.generation_id)
+    seen: list[Lease] = []
+    read_into = FolderStore.read_into
+
+    def seeing(store: FolderStore, key: str, **options: Any) -> int:
+        # The lease is written by a thread of its own, which the fetch does not wait for at first.
+        keep_waiting = clock.poller(10_000)
+        while symbol_of(key) is not None and not seen and keep_waiting():
+            seen.extend(leases_in(writer.store()).leases)
+        return read_into(store, key, **options)
+
+    monkeypatch.setattr(FolderStore, "read_into", seeing)
+    report = replayed(writer, entry.generation_id, tmp_path / "scratch")
+    assert report.agrees
+    assert {(each.generation_id, each.purpose) for each in seen} == {
+        (entry.generation_id, "replay")
+    }
+    assert leases_in(writer.store()).leases == ()
 
 
 def test_a_copy_of_settings_root_and_log_is_enough(tmp_path: Path) -> None:

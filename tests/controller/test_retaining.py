@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from controller import clock, retaining
+from controller import clock, retaining, writer_receipts
 from controller.commands.generations import _said_of
 from controller.generation_list import listed
 from controller.node import NodeHome
@@ -27,10 +27,12 @@ from manifests.errors import (
     GenerationUnknown,
     NothingPublished,
 )
+from manifests.identifiers import content_id
 from manifests.receipts import REASON_LIMIT, Receipt
 from manifests.record import ControlRecord
 from manifests.retained import with_collection_begun, with_collection_ended
 from query.request import Answer, Request
+from tests.manifests import samples
 from tests.support.corpus import upserts
 from tests.support.crashes import killed_at
 from tests.support.homes import (
@@ -129,6 +131,47 @@ def test_what_is_said_of_a_generation_is_signed_and_leaves_a_receipt(
     assert all(r.manifest_id for r in receipts(writer)[before:])
 
 
+def test_the_status_tells_what_is_retained_and_whether_a_collection_is_under_way(
+    writer: TestableWriter,
+) -> None:
+    first, second, _, _ = ids(writer)
+    retaining.revoke(writer, second, "it leaks")
+    status = writer.status()
+    assert (status["retained"], status["collected"], status["collecting"]) == (3, [], False)
+    assert (status["retained_low_seq"], status["retained_high_seq"]) == (1, 4)
+    sign(writer, lambda record: with_collection_begun(record, {first, second}, TOKEN))
+    status = writer.status()
+    assert (status["retained"], status["collecting"]) == (2, True)
+    assert (status["retained_low_seq"], status["retained_high_seq"]) == (3, 4)
+    assert status["collected"] == [{"low_seq": 1, "high_seq": 2}]
+
+
+def test_the_receipt_of_a_collection_says_which_commits_went_and_of_which_generations(
+    writer: TestableWriter,
+) -> None:
+    first, second, _, _ = ids(writer)
+    spans = [(e.low_seq, e.high_seq) for e in record_of(writer).published[:2]]
+    collect(writer, first, second)
+    begun, ended = receipts(writer)[-2:]
+    told = f"commits {spans[0][0]}-{spans[1][1]}; BLAKE3 of their ids "
+    digest = content_id(f"{first}\n{second}\n".encode())
+    assert (begun.kind, begun.generation_id, ended.kind) == ("collect", None, "collect")
+    assert (begun.reason, ended.reason) == (f"begun, 2 dropped: {told}{digest}", "ended")
+
+
+def test_row_39_the_receipt_of_a_large_collection_is_not_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = samples.record(*range(10**9, 10**9 + 200))
+    dropped = {entry.generation_id for entry in record.published[:150:2]}
+    reason = writer_receipts._told(record, with_collection_begun(record, dropped, TOKEN))[2]
+    assert reason is not None
+    assert len(reason) <= REASON_LIMIT
+    assert reason.startswith("begun, 75 dropped: commits 1-1000000000, 1000000002-1000000002, ")
+    assert "1000000148-1000000148, 75 ranges; " in reason
+    assert reason.endswith(content_id("".join(f"{e}\n" for e in sorted(dropped)).encode()))
+
+
 def test_the_same_said_again_signs_nothing(writer: TestableWriter) -> None:
     first, second, third, _ = ids(writer)
     commands: list[Callable[[], retaining.Said]] = [
@@ -144,17 +187,6 @@ def test_the_same_said_again_signs_nothing(writer: TestableWriter) -> None:
     assert retaining.revoke(writer, third, "another reason").changed is False
     assert writer.current().signed.timestamp.version == version
     assert writer.audit.read() == trail
-
-
-def test_a_collection_leaves_receipts_that_name_what_it_dropped(writer: TestableWriter) -> None:
-    first, second, *_ = ids(writer)
-    collect(writer, first, second)
-    begun, ended = receipts(writer)[-2:]
-    assert (begun.kind, begun.generation_id) == ("collect", None)
-    assert begun.reason is not None
-    assert first in begun.reason
-    assert second in begun.reason
-    assert (ended.kind, ended.reason) == ("collect", "ended")
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,11 @@ from __future__ import annotations
 import os
 import sys
 
+import click
 import pytest
+from rich.cells import cell_len
 
-from controller.terminal import facts, report_error, say
+from controller.terminal import facts, report_error, say, table
 from manifests.errors import BadSetting, UnsignedRecord
 
 LONG = "the store shows one thing and this home has signed another, so nothing was signed: " * 2
@@ -41,6 +43,72 @@ def test_a_command_stays_in_one_piece(
     assert COMMAND in capsys.readouterr().err
 
 
+def test_a_key_that_is_longer_than_a_line_is_broken_after_slashes_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_terminal(monkeypatch)
+    key = f"generations/g000000000002-34f4bbd46494/files/lexical/{'5' * 32}.store"
+    say(f"  missing: {key} in w/home: it is not there, see symbols/bb/{'0' * 64}/00 for more")
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert key in "".join(line.strip() for line in lines)
+    assert f"{'0' * 64}/" in "\n".join(lines)
+    assert "in w/home: it is not there" in " ".join(line.strip() for line in lines)
+
+
 def test_into_a_pipe_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     report_error(BadSetting(LONG), as_json=False)
     assert capsys.readouterr().err == f"genctl: BadSetting: {LONG}\n"
+
+
+ID = "g000000000123-0123456789ab"
+ROWS = [
+    [ID, "1–123", "5,183", "active; tagged release-2026-11; pinned: what the paper cites in §7"],
+    [ID, "124", "5,184", "x" * 100],
+    [ID, "125", "5,185", "日本語の文書" * 12],
+]
+COLUMNS = [("generation", "left"), ("commits", "right"), ("documents", "right"), ("state", "left")]
+
+
+def test_on_a_terminal_the_last_column_goes_on_below_and_nothing_is_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_terminal(monkeypatch)
+    table(COLUMNS, ROWS)
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    start = lines[0].index("state")
+    states = ["".join(line[start:] for line in part) for part in parts_of(lines[1:])]
+    assert [state.replace(" ", "") for state in states] == [r[-1].replace(" ", "") for r in ROWS]
+    assert "release-2026-11" in "".join(lines), "words stay whole where they can"
+
+
+def parts_of(lines: list[str]) -> list[list[str]]:
+    """Lines by the row that they are of."""
+    found: list[list[str]] = []
+    for line in lines:
+        if line.startswith("g"):
+            found.append([])
+        found[-1].append(line)
+    return found
+
+
+def test_columns_that_can_be_spared_go_only_where_the_last_has_no_room(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_terminal(monkeypatch)
+    wide = [("generation", "left"), ("a" * 20, "left"), ("b" * 20, "left"), ("state", "left")]
+    for headings, left_out in (
+        (wide, ["a" * 20]),
+        (COLUMNS, []),
+    ):
+        table(headings, [[ID, "1", "2", "built; not here; pinned"]], spare=["a" * 20, "commits"])
+        out = click.unstyle(capsys.readouterr().out)
+        assert max(map(len, out.splitlines())) <= 80
+        assert [name for name, _ in headings if name not in out] == left_out
+
+
+def test_into_a_pipe_a_table_is_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    table(COLUMNS, ROWS, spare=["commits"])
+    lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert [line.split(None, 3)[-1] for line in lines[1:]] == [row[-1] for row in ROWS]

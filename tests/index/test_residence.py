@@ -11,7 +11,7 @@ import pytest
 from durable import files
 from index.residence import Residence
 from manifests.canonical import to_canonical
-from manifests.errors import GenerationUnknown, ManifestMalformed
+from manifests.errors import GenerationUnknown
 from manifests.generation import HeadsArtifact, seal
 from manifests.identifiers import content_id
 from tests.manifests import samples
@@ -73,28 +73,6 @@ def test_only_a_generation_can_be_forgotten(residence: Residence, name: str) -> 
     assert len(residence.resident_ids()) == 1
 
 
-def test_an_artifact_is_unreferenced_when_no_resident_generation_or_other_needs_it(
-    residence: Residence,
-) -> None:
-    first = make(residence, 1, [0, 1])
-    make(residence, 2, [1, 2])
-    residence.artifact_path(IDS[3]).write_bytes(CONTENTS[3])
-    (residence.artifacts / "odd").write_bytes(b"no artifact")
-    (residence.artifacts / ("0" * 64)).mkdir()
-    assert residence.unreferenced() == [(IDS[3], len(CONTENTS[3]))]
-    assert residence.unreferenced(but=[IDS[3]]) == []
-    residence.forget(first)
-    sizes = {artifact_id: len(data) for artifact_id, data in zip(IDS, CONTENTS, strict=True)}
-    assert residence.unreferenced() == sorted((each, sizes[each]) for each in (IDS[0], IDS[3]))
-
-
-def test_nothing_is_unreferenced_as_long_as_a_manifest_cannot_be_read(residence: Residence) -> None:
-    first = make(residence, 1, [0])
-    (residence.generations / first / "manifest.json").write_bytes(b"{}")
-    with pytest.raises(ManifestMalformed):
-        residence.unreferenced()
-
-
 def test_a_discarded_artifact_takes_its_table_with_it(residence: Residence) -> None:
     residence.artifact_path(IDS[0]).write_bytes(CONTENTS[0])
     (residence.tables / IDS[0]).write_bytes(b"table")
@@ -112,7 +90,7 @@ def test_row_43_a_generation_forgotten_by_a_killed_process_is_there_whole_or_not
 
     def leave() -> None:
         residence.forget(first)
-        for artifact_id, _ in residence.unreferenced():
+        for artifact_id, _ in residence.kept_artifacts():
             residence.discard(artifact_id)
 
     def restore() -> None:

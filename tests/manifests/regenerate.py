@@ -12,7 +12,7 @@ from manifests.generation import seal
 from manifests.identifiers import content_id
 from manifests.receipts import BrokenLine, Receipt
 from manifests.record import ControlRecord, EmbedderOverride
-from manifests.record_changes import with_published, with_revoked
+from manifests.record_changes import with_active, with_published, with_revoked, with_rollback
 from manifests.retained import with_collection_begun, with_pin, with_tag
 from tests.manifests import samples
 
@@ -40,6 +40,7 @@ def collecting() -> ControlRecord:
     record = samples.record(10, 20, 30, 40, 50)
     first, second, third, _, fifth = (each.generation_id for each in entries)
     record = with_published(record, newest, samples.NOW)
+    record = with_rollback(with_active(record, newest.generation_id), fifth, "it is slow")
     record = with_pin(with_tag(record, "blue", third), third, "what the paper cites")
     record = with_revoked(record, fifth, "it leaks")
     return with_collection_begun(record, {first, second}, content_id(b"a collection"))

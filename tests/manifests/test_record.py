@@ -6,6 +6,7 @@ import pytest
 
 from manifests.canonical import parse_document, to_canonical
 from manifests.errors import (
+    CollectionUnderWay,
     CommitRangeGap,
     GenerationCollected,
     GenerationNotPublished,
@@ -13,7 +14,6 @@ from manifests.errors import (
     ManifestMalformed,
     NothingPublished,
     UnsignedRollback,
-    WriterFenced,
 )
 from manifests.record import SCHEMA_VERSION, ControlRecord, utc_text
 from manifests.record_changes import (
@@ -189,14 +189,22 @@ def test_a_record_of_version_1_that_went_back_still_says_so_in_the_newest() -> N
 def test_publishing_later_by_a_clock_that_was_set_back_is_not_earlier() -> None:
     first, second = samples.entries(10, 20)
     record = with_published(EMPTY, first, NOW)
-    record = with_published(record, second, NOW - timedelta(days=1))
+    record = with_published(record, second, NOW - timedelta(minutes=30))
     assert record.published_at[second.generation_id] == record.published_at[first.generation_id]
+
+
+def test_a_clock_that_was_far_ahead_once_spoils_no_later_time() -> None:
+    first, second = samples.entries(10, 20)
+    record = with_published(EMPTY, first, NOW + timedelta(days=365))
+    record = with_published(record, second, NOW)
+    assert record.published_at[second.generation_id] == utc_text(NOW)
+    assert record.as_of_time(NOW) == second
 
 
 def test_row_47_nothing_is_published_while_a_collection_is_under_way() -> None:
     (entry,) = samples.entries(10, 20, 30)[2:]
     record = with_collection_begun(samples.record(10, 20), set(), TOKEN)
-    with pytest.raises(WriterFenced) as caught:
+    with pytest.raises(CollectionUnderWay) as caught:
         with_published(record, entry, NOW)
     assert caught.value.facts == {"collecting": TOKEN}
     assert with_published(with_collection_ended(record, TOKEN), entry, NOW).collecting is None
@@ -316,6 +324,52 @@ def test_the_rollback_target_is_the_retained_one_before_the_active() -> None:
         rollback_target(with_rollback(record, first.generation_id, "why"))
     with pytest.raises(NothingPublished):
         rollback_target(EMPTY)
+
+
+def test_a_rollback_does_not_go_to_what_was_gone_back_from_before() -> None:
+    record = samples.record(10, 20, 30)
+    first, second, third = (entry.generation_id for entry in record.published)
+    back = with_rollback(record, second, "the third is bad")
+    assert (back.passed_over, rollback_target(back)) == ((third,), first)
+    (entry,) = samples.entries(10, 20, 30, 40)[3:]
+    forward = with_active(with_published(back, entry, NOW), entry.generation_id)
+    assert (forward.rolled_back_from, forward.passed_over) == (None, (third,))
+    assert rollback_target(forward) == second
+    again = with_rollback(forward, second, "the fourth is bad, too")
+    assert again.passed_over == (third, entry.generation_id)
+    assert with_active(again, third).passed_over == (entry.generation_id,)
+    assert rollback_target(with_revoked(forward, second, "it leaks")) == first
+    assert parse_document(to_canonical(again), ControlRecord, SCHEMA_VERSION) == again
+
+
+def test_a_rollback_passes_over_all_that_it_goes_behind_but_what_it_names() -> None:
+    record = samples.record(10, 20, 30, 40)
+    first, second, third, fourth = (entry.generation_id for entry in record.published)
+    back = with_rollback(record, first, "all of them")
+    assert back.passed_over == (second, third, fourth)
+    forward = with_active(back, third)
+    assert (forward.passed_over, rollback_target(forward)) == ((second, fourth), first)
+    named = with_rollback(forward, second, "the second was good after all")
+    assert named.passed_over == (third, fourth)
+    assert with_revoked(named, fourth, "it leaks").passed_over == (third,)
+
+
+def test_where_all_before_the_active_were_gone_back_from_a_rollback_wants_a_name() -> None:
+    record = samples.record(10, 20, 30)
+    first, second, third = (entry.generation_id for entry in record.published)
+    forward = with_active(with_rollback(record, first, "the second is bad"), third)
+    alone = with_revoked(forward, first, "it leaks")
+    with pytest.raises(NothingPublished, match=f"rollback --to {second}"):
+        rollback_target(alone)
+    assert with_rollback(alone, second, "better than nothing").active == second
+
+
+def test_a_record_of_version_2_that_went_back_passes_over_that_in_the_newest() -> None:
+    record = of_version(2, 10, 20, 30)
+    first, second, third = (entry.generation_id for entry in record.published)
+    went_back = record.model_copy(update={"active": first, "rolled_back_from": third})
+    assert as_newest_schema(went_back).passed_over == (second, third)
+    assert as_newest_schema(record).passed_over == ()
 
 
 def test_the_active_entry_of_an_empty_record_is_nothing_published() -> None:

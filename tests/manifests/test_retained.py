@@ -145,6 +145,23 @@ def test_row_59_the_way_back_leaves_out_what_was_revoked() -> None:
     assert set(never_collected(revoked)) == {FIFTH, THIRD}
 
 
+def test_row_22_what_a_rollback_would_go_to_is_protected_and_not_what_was_gone_back_from() -> None:
+    back = with_rollback(RECORD, THIRD, "wrong answers")
+    entry, later = samples.entries(10, 20, 30, 40, 50, 60, 70)[5:]
+    forward = with_active(with_published(back, entry, samples.NOW), entry.generation_id)
+    newest = with_published(forward, later, samples.NOW)
+    assert never_collected(newest)[THIRD] == ("the one that a rollback goes to",)
+    assert rollback_target(newest) == THIRD
+    left = without(FOURTH, record=newest)
+    assert (newest.passed_over, left.passed_over) == ((FOURTH, FIFTH), (FIFTH,))
+
+
+def test_row_59_a_revocation_is_not_forgotten_with_what_it_is_of() -> None:
+    left = without(FOURTH, record=with_revoked(RECORD, FOURTH, "it leaks"))
+    with pytest.raises(GenerationRevoked):
+        left.refuse_revoked(FOURTH)  # by a node that was away, and has it still
+
+
 def test_row_39_a_collection_is_in_the_record_before_anything_is_deleted() -> None:
     record = with_collection_begun(RECORD, {FIRST, SECOND}, TOKEN)
     assert [entry.generation_id for entry in record.published] == [THIRD, FOURTH, FIFTH]

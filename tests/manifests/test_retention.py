@@ -149,15 +149,19 @@ def test_row_59_what_was_revoked_is_kept_by_no_policy_and_counts_as_none_of_the_
     everything = retention(record, RetentionPolicy(), {}, EPOCH)
     assert numbers(everything.dropped) == [8]
     leased = {id_of(8): ["lease of counsel"]}
-    assert kept(record, RetentionPolicy(), leased=leased)[8] == ("lease of counsel",)
+    assert kept(record, RetentionPolicy(), leased=leased)[8] == (
+        "lease of counsel",
+        "revoked: goes once no lease keeps it",
+    )
 
 
 def test_row_59_a_revoked_one_stays_while_it_is_the_newest_or_was_gone_back_from() -> None:
     record = with_revoked(HOURLY, id_of(10), "it leaks")
     policy = RetentionPolicy(keep_last=1)
-    assert kept(record, policy)[10] == ("the one that was gone back from", "newest")
+    until = "revoked: goes once something newer is active"
+    assert kept(record, policy)[10] == ("the one that was gone back from", "newest", until)
     record = with_published(record, entry(11), EPOCH + timedelta(hours=11))
-    assert kept(record, policy)[10] == ("the one that was gone back from",)
+    assert kept(record, policy)[10] == ("the one that was gone back from", until)
     record = with_active(record, id_of(11))
     assert list(kept(record, policy)) == [9, 11]
 

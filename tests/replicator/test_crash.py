@@ -16,9 +16,9 @@ from tests.support.homes import add, flip, make_node, make_writer, new_node
 
 
 def steps_of(original: NodeHome, copy: Path) -> int:
-    """How many changes a catch-up makes to the disk."""
+    """How many changes a catch-up makes in the node's home; its lease comes and goes beside."""
     shutil.copytree(original.home, copy)
-    return count_steps(lambda: NodeHome(copy).bootstrap())
+    return count_steps(lambda: NodeHome(copy).bootstrap(), copy)
 
 
 def test_row_37_row_38_a_catch_up_killed_at_any_step_leaves_the_old_or_the_new(
@@ -36,7 +36,7 @@ def test_row_37_row_38_a_catch_up_killed_at_any_step_leaves_the_old_or_the_new(
         home = tmp_path / "node"
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(original.home, home)
-        killed = killed_at(step, lambda: NodeHome(home).bootstrap())  # noqa: B023
+        killed = killed_at(step, lambda: NodeHome(home).bootstrap(), home)  # noqa: B023
         node = NodeHome(home)
         answer = node.query(node.reader(), Request(text="unique1", mode="lexical"))
         assert [hit.id for hit in answer.hits] == answers[answer.generation_id]

@@ -97,7 +97,7 @@ def test_a_planted_lease_counts_for_no_longer_than_any_may() -> None:
     taken=strategies.timedeltas(min_value=timedelta(days=-400), max_value=timedelta(days=400)),
     lasting=strategies.timedeltas(min_value=timedelta(0), max_value=timedelta(days=400)),
 )
-def test_whatever_a_lease_says_it_counts_for_31_days_from_now_at_most(
+def test_whatever_a_lease_says_it_counts_for_60_days_from_now_at_most(
     taken: timedelta, lasting: timedelta
 ) -> None:
     one = new_lease(FIRST, "alice", "", NOW + taken, lasting)

@@ -9,13 +9,16 @@ from pathlib import Path
 
 from durable import files
 
+ANYWHERE = Path("/")
 
-def count_steps(act: Callable[[], object]) -> int:
-    """How many changes to the disk ``act`` makes; it is run in a child."""
+
+def count_steps(act: Callable[[], object], below: Path = ANYWHERE) -> int:
+    """How many changes ``act`` makes to what is ``below`` a folder; it is run in a child."""
     reading, writing = os.pipe()
 
-    def count(_: str, __: Path) -> None:
-        os.write(writing, b".")
+    def count(_: str, path: Path) -> None:
+        if path.is_relative_to(below):
+            os.write(writing, b".")
 
     child = os.fork()
     if child == 0:
@@ -34,14 +37,19 @@ def count_steps(act: Callable[[], object]) -> int:
     return steps
 
 
-def killed_at(step: int, act: Callable[[], object]) -> bool:
-    """Run ``act`` in a child that kills itself before its ``step``-th change; whether it did."""
+def killed_at(step: int, act: Callable[[], object], below: Path = ANYWHERE) -> bool:
+    """Run ``act`` in a child that kills itself before its ``step``-th change; whether it did.
+
+    Changes count that are made to what is ``below`` a folder.
+    """
     child = os.fork()
     if child == 0:
         remaining = step
 
-        def observer(_: str, __: Path) -> None:
+        def observer(_: str, path: Path) -> None:
             nonlocal remaining
+            if not path.is_relative_to(below):
+                return
             if remaining == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             remaining -= 1

@@ -4,7 +4,7 @@ Each rule is a command of the writer's, whole, on real files; it may be killed b
 the disk (its own, or the store's, which is a folder), after which nothing of it runs any more. One
 copy of the home may hang in a publish or a collection meanwhile. After each rule, what the signed
 record and the leases say can be read is looked for in the store, symbol by symbol; at the end of
-each life nothing else is left there.
+each life nothing else is left there, nor in the home.
 
 Run as a program, it takes as many steps as it is told (``make lifetimes STEPS=10000``), by a seed
 that it prints and may be given again.
@@ -19,7 +19,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -40,7 +40,7 @@ from builder.garbage import KEPT_VERSIONS, MANY_OLD_OBJECTS
 from builder.prepared_merges import PreparedMerges
 from builder.publish import PublishReport
 from controller import clock, retaining
-from controller.collection import collect
+from controller.collection import CollectionReport, collect
 from controller.compaction import compact
 from controller.leases import LeasePlace, take
 from controller.leases import release as give_back
@@ -48,6 +48,7 @@ from controller.settings import MergeSettings
 from durable import files
 from manifests.errors import (
     BadSetting,
+    CollectionUnderWay,
     GenctlError,
     GenerationCollected,
     GenerationNotPublished,
@@ -58,17 +59,21 @@ from manifests.errors import (
     WriterFenced,
 )
 from manifests.generation import parse_manifest
+from manifests.identifiers import high_seq_of
 from manifests.names import CONTROL_TARGET, manifest_target, metadata_key, symbol_key, target_key
 from manifests.record import ControlRecord
 from manifests.retention import KeepEvery, RetentionPolicy
 from store.folder import FolderStore
+from store.leases import PREFIX as LEASES
+from store.port import ObjectInfo
 from symbols.geometry import from_manifest
 from tests.builder.raced_store import RacedStore
 from tests.support.corpus import delete, upsert
 from tests.support.homes import TestableWriter, commit, make_writer
 
-STEPS_A_LIFE = 50
+STEPS_A_LIFE = 25
 STALL_DEADLINE_S = 60
+LONGEST_STALL_STEPS = 6
 GRACE = timedelta(hours=24)
 MOST_SIGNED_OBJECTS = 3 * (KEPT_VERSIONS + 1) + 2 + MANY_OLD_OBJECTS
 """Records, snapshots and targets of the newest versions, the timestamp, the root, and what is not
@@ -124,14 +129,45 @@ class Killer:
         self._left -= 1
 
 
+class Watched(RacedStore):
+    """The store behind, which remembers what it was asked for."""
+
+    is_swapping = False
+    has_swapped = False
+    is_sweeping = False
+    is_deleting = False
+
+    def compare_and_swap(self, key: str, data: bytes, expected: str | None) -> bool:
+        self.is_swapping = True
+        has_swapped = super().compare_and_swap(key, data, expected)
+        self.has_swapped = True
+        return has_swapped
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        self.is_sweeping = self.has_swapped and prefix == ""
+        return super().list(prefix)
+
+    def delete(self, key: str) -> None:
+        self.is_deleting = True
+        super().delete(key)
+
+
 @dataclass
 class Stalled:
-    """A copy of the home that hangs in a publish or a collection."""
+    """A copy of the home that hangs in a publish or a collection.
+
+    ``begun`` is the token of the collection that it had begun, and ``version`` the timestamp's that
+    it had signed then.
+    """
 
     writer: TestableWriter
     collects: bool
     thread: threading.Thread
     hangs: threading.Event
+    store: Watched
+    begun: str | None = None
+    version: str | None = None
+    steps: int = 0
     go_on: threading.Event = field(default_factory=threading.Event)
     reports: list[PublishReport] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
@@ -148,6 +184,8 @@ WORDS: dict[str, Callable[[TestableWriter, str, int], object]] = {
 """What an operator may say of a published generation."""
 
 kills = st.one_of(st.none(), st.integers(0, 60))
+moments = st.one_of(st.none(), st.integers(0, 60))
+"""Before which operation of a store; ``None`` is about when the record is moved."""
 choices = st.integers(0, 1 << 30)
 
 
@@ -159,6 +197,8 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        if not hasattr(Life, "killer"):
+            Life.killer = Killer()
         self.folder = Path(tempfile.mkdtemp(prefix="genctl-life-"))
         self.patch = pytest.MonkeyPatch()
         self.now: datetime = clock.now()
@@ -218,6 +258,12 @@ class Life(RuleBasedStateMachine):
 
         self._run(act, kill_at)
 
+    def _make_old(self, choice: int) -> None:
+        """Release what pushes others out of what is kept, so that a collection has work to do."""
+        kept = self.writer.settings.retention.keep_last or 1
+        for number in range(max(1, kept + 2 - len(self.record().retained))):
+            self._release(None, choice + number, True)
+
     def _add(self, writer: TestableWriter, choice: int) -> None:
         number = next(self.numbers)
         is_delete = number > 0 and choice % 5 == 0
@@ -262,51 +308,76 @@ class Life(RuleBasedStateMachine):
         counts["hours"] += hours
         self.now += timedelta(hours=hours)
 
-    @rule(kill_at=kills)
-    def collect_garbage(self, kill_at: int | None) -> None:
+    @rule(kill_at=kills, choice=choices)
+    def collect_garbage(self, kill_at: int | None, choice: int) -> None:
         counts["gc"] += 1
-        self._run(lambda: collect(self.writer, unwatched), kill_at)
+        if kill_at is not None:
+            self._make_old(choice)
+        self._collect(kill_at)
 
-    @rule(at=st.integers(0, 40))
-    def collect_garbage_beside_a_lease(self, at: int) -> None:
+    def _collect(self, kill_at: int | None) -> None:
+        """Collect; beside a collection that the copy has begun, that is refused."""
+        stalled = self.stalled
+        begun = stalled.begun if stalled is not None else None
+        is_refused = begun is not None and self.record().collecting == begun
+        reports: list[CollectionReport] = []
+        self._run(lambda: reports.append(collect(self.writer, unwatched)), kill_at)
+        assert not (is_refused and reports), "two collections at once"
+        for report in reports:
+            counts["dropped"] += len(report.plan.retention.dropped)
+            counts["leased meanwhile"] += len(report.leased_meanwhile)
+            counts["interrupted before"] += report.plan.was_interrupted
+
+    @rule(at=moments, choice=choices)
+    def collect_garbage_beside_a_lease(self, at: int | None, choice: int) -> None:
         """Somebody takes a lease of the oldest generation while a collection is at work."""
         counts["gc beside a lease"] += 1
-        left, lock, writer = itertools.count(at, -1), threading.Lock(), self.writer
+        self._make_old(choice)
+        left, lock, writer = itertools.count(at or 0, -1), threading.Lock(), self.writer
+        taken = threading.Event()
         others = LeasePlace(writer.store(), lambda: repository.current().signed.record)
         repository = writer.repository()
 
         def before() -> None:
             with lock:
-                oldest = others.record().published[:1] if next(left) == 0 else ()
-            for entry in oldest:
-                self._lease(others, entry.generation_id, 48)
+                is_now = front.is_swapping if at is None else next(left) <= 0
+                if taken.is_set() or not is_now:
+                    return
+                taken.set()
+            record = others.record()
+            for generation_id in [g for g in record.retained if g not in record.revoked][:1]:
+                self._lease(others, generation_id, 48)
 
-        writer.front = RacedStore(FolderStore(self.same_store), before)
+        writer.front = front = Watched(FolderStore(self.same_store), before)
         try:
-            self._run(lambda: collect(writer, unwatched), None)
+            self._collect(None)
         finally:
             writer.front = None
 
     # --- a copy of the home that hangs --------------------------------------------------------
 
     @precondition(lambda self: self.stalled is None)
-    @rule(at=st.integers(0, 60), choice=choices, collects=st.booleans())
-    def stall(self, at: int, choice: int, collects: bool) -> None:
+    @rule(at=moments, choice=choices, collects=st.booleans())
+    def stall(self, at: int | None, choice: int, collects: bool) -> None:
         counts["stall in a gc" if collects else "stall in a publish"] += 1
+        if collects:
+            self._make_old(choice)
         home = self.folder / f"copy-{next(self.names)}"
         shutil.copytree(self.writer.home, home)
         writer = TestableWriter(home)
-        left, hangs = itertools.count(at, -1), threading.Event()
+        left, hangs = itertools.count(at or 0, -1), threading.Event()
 
         def before() -> None:
-            if next(left) <= 0:
+            is_done = store.is_sweeping if collects else store.has_swapped
+            if is_done if at is None else next(left) <= 0:
                 hangs.set()
                 assert stalled.go_on.wait(STALL_DEADLINE_S), "nobody let it go on"
 
         if not collects:
             self._add(writer, choice)
             writer.build()
-        writer.front = RacedStore(FolderStore(self.same_store), before)
+        collecting_before = self.record().collecting
+        writer.front = store = Watched(FolderStore(self.same_store), before)
         self.killer.spared = (home, self.same_store)
 
         def act() -> None:
@@ -320,15 +391,26 @@ class Life(RuleBasedStateMachine):
             finally:
                 hangs.set()
 
-        stalled = Stalled(writer, collects, threading.Thread(target=act, daemon=True), hangs)
+        thread = threading.Thread(target=act, daemon=True)
+        stalled = Stalled(writer, collects, thread, hangs, store)
         stalled.thread.start()
         assert hangs.wait(STALL_DEADLINE_S), "it neither hung nor ended"
         self.stalled = stalled
+        current = self.writer.current()
+        collecting = current.signed.record.collecting
+        if collects and collecting not in {None, collecting_before}:
+            counts["stalled while it collects"] += 1
+            stalled.begun, stalled.version = collecting, current.token
 
     @precondition(lambda self: self.stalled is not None)
-    @rule()
-    def go_on(self) -> None:
+    @rule(is_overtaken=st.booleans())
+    def go_on(self, is_overtaken: bool) -> None:
         counts["go on"] += 1
+        active = self.record().active
+        if is_overtaken and active is not None:
+            name = f"overtaken-{next(self.names)}"
+            self._run(lambda: retaining.tag(self.writer, active, name), None)
+            self._run(lambda: retaining.untag(self.writer, name), None)
         self._let_go()
 
     def _let_go(self) -> None:
@@ -336,13 +418,19 @@ class Life(RuleBasedStateMachine):
         stalled, self.stalled = self.stalled, None
         if stalled is None:
             return
+        is_overtaken = stalled.begun is not None and self.writer.current().token != stalled.version
+        # What it deletes of the batch that it hangs in, it was allowed to.
+        spared = set() if stalled.store.is_deleting or not is_overtaken else self.keys()
         stalled.go_on.set()
         stalled.thread.join(STALL_DEADLINE_S)
         assert not stalled.thread.is_alive(), "it never ended"
+        counts["overtaken before it deletes"] += bool(spared)
+        assert spared <= self.keys(), "it was overtaken, and deleted all the same"
         for error in stalled.errors:
             counts[f"the stalled one: {type(error).__name__}"] += 1
-            assert isinstance(error, WriterFenced), error
-        if stalled.reports:
+            assert isinstance(error, WriterFenced | CollectionUnderWay), error
+        published = {entry.generation_id for entry in self.record().published}
+        if published - set(self.writer.residence.resident_ids()):
             counts["the stalled one won"] += 1
             self.acknowledged |= {report.generation_id for report in stalled.reports}
             stalled.writer.front = None
@@ -371,12 +459,25 @@ class Life(RuleBasedStateMachine):
             self.killer.run(act, kill_at)
         except REFUSALS as error:
             counts[f"refused: {type(error).__name__}"] += 1
+        except CollectionUnderWay:
+            assert self.stalled is not None
+            assert self.record().collecting == self.stalled.begun is not None
+            counts["refused beside the copy's gc"] += 1
         except WriterFenced:
+            # Who signed upon the copy's record knows what was built there for its own, and lost.
             record = self.record()
             published = {entry.generation_id for entry in record.published}
             assert self.stalled is not None
             assert record.collecting or published - set(self.writer.residence.resident_ids())
             counts["fenced by the copy"] += 1
+
+    @invariant()
+    def nothing_hangs_for_ever(self) -> None:
+        """Else most of a life would be refusals."""
+        if self.stalled is not None:
+            self.stalled.steps += 1
+            if self.stalled.steps > LONGEST_STALL_STEPS:
+                self.go_on(is_overtaken=True)
 
     @invariant()
     def what_can_be_read_is_there(self) -> None:
@@ -425,6 +526,10 @@ class Life(RuleBasedStateMachine):
             sizes[key] = entry.manifest_size_bytes
         return sizes
 
+    def keys(self) -> set[str]:
+        """The keys of all that is in the store."""
+        return {each.key for each in self.writer.store().list("")}
+
     def manifests(self, generation_id: str) -> bytes:
         """The manifest of a generation that some home has."""
         for home in sorted(self.folder.glob("*/generations")):
@@ -437,33 +542,47 @@ class Life(RuleBasedStateMachine):
         """When nothing hangs and time has passed, a collection leaves what is reachable alone."""
         self._let_go()
         writer = self.writer
-        if any(
-            e.generation_id not in writer.residence.resident_ids() for e in self.record().published
-        ):
-            return  # the copy went on here: its operator moves there
         self.now += max(GRACE, timedelta(hours=72)) * 3
         self.leases.clear()
         collect(writer, unwatched)
         collect(writer, unwatched)
         counts["converged"] += 1
         self.what_can_be_read_is_there()
-        needed = set(self.reachable_sizes())
-        ahead = [
-            artifact
-            for generation_id in writer.residence.resident_ids()
-            if generation_id not in self.record().retained
-            for artifact in writer.manifest(generation_id).artifacts
-        ]
-        for merge in PreparedMerges(writer.home, writer.residence).all():
-            ahead += merge.artifacts
-        needed |= {symbol_key(each.blake3, n) for each in ahead for n in range(each.symbols.m)}
-        left = {each.key for each in writer.store().list("")} - needed
+        record = self.record()
+        assert record.collecting is None
+        merges = PreparedMerges(writer.home, writer.residence).all()
+        ahead = {each.blake3: each for merge in merges for each in merge.artifacts}
+        resident = set(writer.residence.resident_ids())
+        assert set(record.retained) <= resident
+        for generation_id in resident - set(record.retained):
+            assert high_seq_of(generation_id) > record.published[-1].high_seq, generation_id
+            ahead |= {each.blake3: each for each in writer.manifest(generation_id).artifacts}
+        self._home_has_only(ahead.keys())
+        needed = {
+            symbol_key(each.blake3, n) for each in ahead.values() for n in range(each.symbols.m)
+        }
+        left = self.keys() - needed - set(self.reachable_sizes())
+        # One that ended is told to its holder as long as its generation is there.
+        left -= {key for key in left if key.startswith(LEASES) and key.split("/")[1] in resident}
         signed = {
             key for key in left if key.startswith(metadata_key("")) or key.endswith(CONTROL_TARGET)
         }
         assert not left - signed, sorted(left - signed)
         assert len(signed) <= MOST_SIGNED_OBJECTS
-        assert self.record().collecting is None
+
+    def _home_has_only(self, ahead: Collection[str]) -> None:
+        """The home has what its generations name, and symbols of what is not published yet."""
+        residence = self.writer.residence
+        named = {
+            artifact.blake3
+            for generation_id in residence.resident_ids()
+            for artifact in parse_manifest(residence.manifest_bytes(generation_id)).artifacts
+        }
+        kept = {artifact_id for artifact_id, _ in residence.kept_artifacts()}
+        assert named <= kept <= named | set(ahead), sorted(kept ^ named)
+        shelf = self.writer.home / "symbols"
+        shelved = {path.name for path in shelf.iterdir()} if shelf.is_dir() else set()
+        assert shelved <= set(ahead), sorted(shelved - set(ahead))
 
 
 def unwatched(_: int) -> Callable[[int], None]:
@@ -472,11 +591,9 @@ def unwatched(_: int) -> Callable[[int], None]:
 
 
 def run(steps: int, first: int) -> collections.Counter[str]:
-    """Live so many steps, in lives of 50, by the seed ``first``; how often what happened."""
+    """Live so many steps, in lives of 25, by the seed ``first``; how often what happened."""
     counts.clear()
     seed(first)(Life)
-    if not hasattr(Life, "killer"):
-        Life.killer = Killer()
     run_state_machine_as_test(
         Life,
         settings=settings(

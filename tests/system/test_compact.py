@@ -148,6 +148,31 @@ def test_a_compaction_tells_what_it_did_and_that_the_rest_waits(genctl: Genctl) 
     assert genctl("compact", "w", "--json").ok().json["waiting"] == 0
 
 
+def test_all_dead_merges_each_part_with_a_dead_document_and_those_that_wait_anew(
+    genctl: Genctl,
+) -> None:
+    writer_home(genctl)
+    for low in (0, 10, 20):
+        ingest(genctl, documents(low, low + 9), 10)
+        release(genctl)
+    ingest(genctl, [{"id": "d1", "op": "delete"}], 10)
+    release(genctl)
+    assert genctl("compact", "w", "--json").ok().json["merges"] == []
+    planned = genctl("compact", "w", "--all-dead", "--dry-run", "--json").ok().json
+    assert [(each["kind"], each["dropped"]) for each in planned["merges"]] == [
+        ("rows", 1),
+        ("text", 1),
+    ]
+    assert genctl("compact", "w", "--all-dead", "--json").ok().json["written_bytes"] > 0
+    assert genctl("compact", "w", "--dry-run", "--json").ok().json["waiting"] == 2
+    again = genctl("compact", "w", "--all-dead", "--json").ok().json
+    assert (len(again["merges"]), again["waiting"]) == (2, 0)
+    ingest(genctl, [{"id": "d11", "op": "delete"}], 10)
+    release(genctl)
+    left = genctl("compact", "w", "--all-dead", "--dry-run", "--json").ok().json
+    assert left["merges"][0]["parts"] == ["rows 10 to 19"]
+
+
 def test_what_cannot_be_compacted_is_refused_with_what_to_do(genctl: Genctl) -> None:
     genctl("compact", "w").refused(3, "writer's home")
     writer_home(genctl)

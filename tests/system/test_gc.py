@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from controller import clock
+from controller import clock, collection
 from controller.writer import WriterHome
 from durable import files
+from manifests.errors import ClockSuspect
 from store.folder import FolderStore
 from store.leases import new_lease, write_lease
 from tests.support.collection import keys_of, set_collection
@@ -188,12 +189,13 @@ def test_explain_names_what_keeps_each_thing(genctl: Genctl, released: list[str]
     key = f"symbols/{shared.blake3[:2]}/{shared.blake3}/00"
     assert released[4] in [each["name"] for each in gc(genctl, "--explain", key)["kept_by"]]
     assert gc(genctl, "--explain", "metadata/timestamp.json")["kept_by"]
-    genctl("gc", "w", "--explain", "0" * 64).refused(3, "BadSetting")
-    genctl("gc", "w", "--explain", "../x").refused(3, "BadSetting")
-    genctl("gc", "w", "--explain", "g000000000099-" + "0" * 12).refused(3, "GenerationNotPublished")
+    genctl("gc", "w", "--explain", "0" * 64).refused(3, "NothingOfThatName")
+    genctl("gc", "w", "--explain", "../x").refused(3, "NothingOfThatName")
+    unknown = "g000000000099-" + "0" * 12
+    genctl("gc", "w", "--explain", unknown).refused(3, "NothingOfThatName")
     genctl("gc", "w", "--explain", key, "--dry-run").refused(2)
     gc(genctl)
-    genctl("gc", "w", "--explain", released[0]).refused(3, "GenerationCollected")
+    assert "was collected" in gc(genctl, "--explain", released[0])["verdict"]
 
 
 def test_a_lease_keeps_its_generation_until_it_ends_and_goes_itself_some_time_after(
@@ -220,6 +222,50 @@ def test_a_lease_keeps_its_generation_until_it_ends_and_goes_itself_some_time_af
     assert {lease.key, unknown.key} <= left
     assert over.key not in left
     assert fsck(genctl)["missing"] == []
+
+
+def test_an_ended_lease_of_what_is_retained_stays_for_it_may_be_renewed_at_any_moment(
+    genctl: Genctl, released: list[str]
+) -> None:
+    set_collection(genctl.folder / "w", keep_last=1)
+    store = WriterHome(genctl.folder / "w").store().stores[0]
+    long_ago = clock.now() - timedelta(days=20)
+    of_retained = new_lease(released[-1], "backup", "a test", long_ago, timedelta(hours=1))
+    of_dropped = new_lease(released[0], "backup", "a test", long_ago, timedelta(hours=1))
+    for each in (of_retained, of_dropped):
+        write_lease(store, each)
+    gc(genctl)
+    assert of_retained.key in keys_of(store)
+    assert of_dropped.key not in keys_of(store)
+
+
+@pytest.mark.parametrize("wrong", ["behind the record", "far from the store's"])
+def test_row_23_by_a_clock_that_cannot_be_right_nothing_is_collected(
+    genctl: Genctl, released: list[str], monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    set_collection(genctl.folder / "w", keep_last=1)
+    writer, real = WriterHome(genctl.folder / "w"), clock.now()
+    before = keys_of(writer.store())
+    if wrong == "behind the record":
+        monkeypatch.setattr(clock, "now", lambda: real - timedelta(hours=2))
+    else:
+        monkeypatch.setattr(collection, "server_time", lambda _: real - timedelta(days=60))
+    with pytest.raises(ClockSuspect):
+        collection.collect(writer, lambda _: lambda _: None)
+    assert keys_of(writer.store()) == before
+
+
+def test_a_lease_planted_for_the_end_of_time_stops_nobody(
+    genctl: Genctl, released: list[str]
+) -> None:
+    end = "9999-12-31T23:59:59Z"
+    planted = new_lease(released[0], "thief", "", clock.now(), timedelta(0)).model_copy(
+        update={"taken_at": end, "expires_at": end}
+    )
+    set_collection(genctl.folder / "w", keep_last=1)
+    write_lease(WriterHome(genctl.folder / "w").store().stores[0], planted)
+    assert released[0] in gc(genctl)["dropped"]
+    genctl("lease", "list", "w").ok()
 
 
 def test_fsck_names_what_is_missing_and_a_scrub_puts_it_back(
@@ -276,7 +322,7 @@ def test_what_genctl_never_wrote_is_told_and_left_alone(
 def test_temporary_files_of_killed_writers_are_no_objects_and_are_not_told(
     genctl: Genctl, released: list[str]
 ) -> None:
-    """The store's port does not show them (docs/adr/0024)."""
+    """A young one may still be written (docs/adr/0024)."""
     leftover = genctl.folder / "s" / "symbols" / ".tmp-abc"
     leftover.write_text("half")
     assert fsck(genctl)["stores"][0]["unknown"]["objects"] == 0

@@ -123,7 +123,7 @@ def test_row_39_a_collection_that_was_killed_leaves_the_record_to_it_alone(world
     copy(genctl.folder / "w", genctl.folder / "w2")
     first_removed = next(n for n, (step, path) in enumerate(steps) if "/s/symbols/" in path)
     assert genctl.killed_at(first_removed, *GC).killed
-    genctl("publish", "w2").refused(5, "WriterFenced", "collection")
+    genctl("publish", "w2").refused(6, "CollectionUnderWay", "collection")
     assert genctl("gc", "w", "--dry-run", "--json").ok().json["interrupted_before"]
     # What does not publish goes on meanwhile.
     genctl("rollback", "w", "--reason", "meanwhile").ok()

@@ -61,6 +61,18 @@ def test_a_diff_names_no_more_documents_than_asked(genctl: Genctl) -> None:
     assert (answer["documents"]["added"], answer["ids"]["added"]) == (6, ["d4", "d5"])
 
 
+def test_row_59_a_diff_with_a_revoked_generation_is_refused_though_it_is_here(
+    genctl: Genctl,
+) -> None:
+    first, second = two_generations(genctl)
+    bootstrap(genctl)
+    genctl("revoke", "w", second, "--reason", "it leaks").ok()
+    genctl("diff", "w", first, second).refused(3, "GenerationRevoked", first)
+    genctl("diff", "n", second, second).ok()  # the node does not know yet
+    bootstrap(genctl)
+    genctl("diff", "n", second, second).refused(3, "GenerationRevoked")
+
+
 def test_a_node_compares_what_is_resident_and_knows_what_is_not(genctl: Genctl) -> None:
     writer_home(genctl)
     ingest(genctl, documents(1, 9), 10)

@@ -45,9 +45,13 @@ def test_row_61_a_nodes_own_rollback_to_a_generation_that_is_not_here(
     genctl: Genctl, node: list[str]
 ) -> None:
     report = genctl("node", "rollback", "n", "--json").ok().json
-    assert report == {"generation_id": node[1], "held_back": node[2]}
+    assert report == {"generation_id": node[1], "held_back": node[2], "moved": True}
     assert status(genctl) == (node[1], node[1:])
     assert ask(genctl, "n", "common")["commit_seq"] == 2
+    assert "was rolled back from it" in genctl("node", "plan", "n").ok().out
+    again = genctl("node", "rollback", "n").ok().out
+    assert again.startswith(f"Already rolled back: serving {node[1]}.")
+    assert f"{node[2]} is held back here until the writer releases a newer" in again
 
 
 @pytest.mark.parametrize("how", ["signed", "own"])

@@ -18,6 +18,7 @@ from controller import scrub_pass
 from controller.node import NodeHome
 from controller.node_scrub import background, repair, scrub
 from controller.node_status import status_of
+from controller.scrub_pass import ScrubReport
 from controller.scrub_progress import ScrubProgress, last_progress
 from controller.writer import WriterHome
 from durable import files
@@ -150,6 +151,33 @@ def test_row_33_a_missing_file_and_one_of_another_length_come_back_in_all_genera
         for artifact in writer.manifest(entry.generation_id).artifacts:
             linked = node.residence.folder(entry.generation_id) / artifact.name
             assert linked.samefile(node.residence.artifact_path(artifact.blake3))
+
+
+@pytest.mark.parametrize("act", [scrub, repair])
+def test_row_33_a_file_that_a_generation_has_lost_is_linked_anew_and_told(
+    node: NodeHome, act: Callable[..., ScrubReport]
+) -> None:
+    ids = node.residence.resident_ids()
+    for generation_id in ids:
+        next(node.residence.folder(generation_id).rglob("*.heads")).unlink()
+    report = act(node, ending=NEVER)
+    assert (report.found.relinked_files, report.found.damaged_artifacts) == (len(ids), 0)
+    assert report.found.fetched_bytes == 0
+    for entry in node.record().published:
+        node.residence.reopen(entry, "main")
+    again = act(node, ending=NEVER)
+    assert again.found.relinked_files == 0
+
+
+def test_the_command_tells_what_it_has_linked_anew(
+    node: NodeHome, in_folder: Callable[[Path], Genctl]
+) -> None:
+    genctl = in_folder(node.home.parent)
+    folder = node.residence.folder(node.pointer().active.generation_id)
+    next(folder.rglob("*.heads")).unlink()
+    told = genctl("node", "scrub", "node").ok().out
+    assert told.startswith("1 file of generations lost or replaced, linked anew.\nAll else is")
+    assert genctl("node", "scrub", "node").ok().out.startswith("All is intact: ")
 
 
 def test_a_damaged_manifest_is_brought_anew(node: NodeHome) -> None:

@@ -146,7 +146,7 @@ def test_row_48_nobody_publishes_while_a_collection_is_deleting(world: World, pl
     removed = ("remove", {"a symbol": "/s/symbols/", "a manifest": "/s/targets/manifests/"}[place])
     with stalled(genctl.folder, world.environ, *removed, "gc", "w") as gc:
         genctl("publish", "w").refused(4, "HomeLocked")
-        genctl("publish", "w2").refused(5, "WriterFenced", "collection")
+        genctl("publish", "w2").refused(6, "CollectionUnderWay", "collection")
         assert len(ids(ask(genctl, "n", "common"))) == 15
         gc.finish().ok()
     assert_the_third_serves(world, "n2")

@@ -106,7 +106,7 @@ def test_writer_rollback_and_node_rollback(genctl: Genctl) -> None:
     assert bootstrap(genctl)["generation_id"] == second
 
     held = genctl("node", "rollback", "n", "--json").ok().json
-    assert held == {"generation_id": first, "held_back": second}
+    assert held == {"generation_id": first, "held_back": second, "moved": True}
     assert ask(genctl, "n", "common")["generation_id"] == first
     again = bootstrap(genctl)
     assert again["held_back"]

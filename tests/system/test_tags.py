@@ -40,7 +40,10 @@ def test_tags_and_pins_are_given_listed_shown_and_taken_away(
     assert genctl("tag", "w", first, "v1.0", "--json").ok().json == tagged
     assert genctl("tag", "w", first, "v1.0", "--json").ok().json == tagged | {"tagged": False}
     genctl("tag", "w", second, "v1.0").refused(3, "BadSetting", first, "genctl untag")
-    assert genctl("pin", "w", second, "--reason", "a paper", "--json").ok().json["pinned"]
+    assert genctl("pin", "w", second, "--reason", "a draft", "--json").ok().json["pinned"]
+    assert "the place of: a draft" in genctl("pin", "w", second, "--reason", "a book").ok().out
+    again = genctl("pin", "w", second, "--reason", "a paper", "--json").ok().json
+    assert (again["pinned"], again["reason_before"]) == (True, "a book")
 
     found = listed(genctl)
     assert list(found) == made
@@ -65,7 +68,7 @@ def test_tags_and_pins_are_given_listed_shown_and_taken_away(
     assert "is not pinned" in genctl("unpin", "w", second).ok().out
     assert not any(each["tags"] or each["pin"] for each in listed(genctl).values())
     kinds = [each["kind"] for each in genctl("audit", "w", "--json").ok().json["receipts"]]
-    assert kinds[-4:] == ["tag", "pin", "untag", "unpin"]
+    assert kinds[-6:] == ["tag", "pin", "pin", "pin", "untag", "unpin"]
 
 
 REFUSED = [
@@ -107,7 +110,12 @@ def test_row_59_a_revoked_generation_is_read_and_activated_nowhere(
         "reason": "it leaks",
         "revoked": True,
         "active": third,
+        "kept_until_newer": True,
     }
+    assert "until something newer is active" in " ".join(
+        genctl("revoke", "w", fourth, "--reason", "it leaks").ok().out.split()
+    )
+    assert "revoked: goes once something newer is active" in genctl("gc", "w", "--dry-run").ok().out
     again = genctl("revoke", "w", fourth, "--reason", "it leaks", "--json").ok().json
     assert again == answer | {"revoked": False}
     assert ids(ask(genctl, "n", "own4", *WORDS)) == ["d4"]  # it does not know yet
