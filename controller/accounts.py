@@ -82,12 +82,13 @@ def accounts(writer: WriterHome) -> Accounts:
     Raises:
         WriterFenced: another home writes to this shard; or the record was moved meanwhile, so that
             what seems to be missing may not be.
+        RecordPutBack, ForeignRecord: the record is not the one that this home signed last.
         UnsignedRecord, ObjectMissing, TrustError: the record cannot be read.
         StoreUnavailable, DiskError: a store or the disk does not answer.
     """
     now, current = clock.now(), writer.current()
     record = current.signed.record
-    writer.publisher().check_own(record)
+    writer.refuse_anothers(current)
     leases = leases_in(writer.store())
     kept = Retention({each.generation_id: (PUBLISHED,) for each in record.published}, ())
     rooted = root_all(writer, current.signed, kept, leased(leases, now))

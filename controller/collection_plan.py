@@ -82,6 +82,7 @@ def plan(writer: WriterHome, now: datetime) -> CollectionPlan:
 
     Raises:
         WriterFenced: another home writes to this shard.
+        RecordPutBack, ForeignRecord: the record is not the one that this home signed last.
         PartsMissing: a generation that stays, or its manifest, is lost or damaged in the home.
         UnsignedRecord, ObjectMissing, TrustError: the record cannot be read.
         StoreUnavailable, DiskError: a store or the disk does not answer.
@@ -107,7 +108,7 @@ def planned(writer: WriterHome, current: CurrentState, now: datetime) -> Collect
 def judged(writer: WriterHome, current: CurrentState, now: datetime) -> Judgement:
     """What it would go by, from ``current``. Raises what :func:`plan` does."""
     record = current.signed.record
-    writer.publisher().check_own(record)
+    writer.refuse_anothers(current)
     leases = leases_in(writer.store())
     kept = retention(record, writer.settings.retention, leased(leases, now), now)
     rooted = root_all(writer, current.signed, kept, leased(leases, now))

@@ -313,6 +313,18 @@ class SigningHome:
         published = known.record.published if known else ()
         return frozenset(entry.generation_id for entry in published)
 
+    def refuse_anothers(self, current: CurrentState) -> None:
+        """Refuse to judge by a record that is older than this home's last, or another home's.
+
+        Raises:
+            RecordPutBack, ForeignRecord: the store was put back, or somebody else signed there.
+            WriterFenced: it names a generation that was not built here.
+        """
+        known = self.signed_last.read()
+        if known is not None:
+            known.refuse_other(current.signed.timestamp)
+        self.publisher().check_own(current.signed.record)
+
     def current(self) -> CurrentState:
         """What the store holds as signed."""
         return self.repository().current()

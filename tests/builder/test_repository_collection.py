@@ -19,6 +19,7 @@ from builder.collect import Progress
 from builder.prepared_merges import PreparedMerge, PreparedMerges
 from controller import clock, collection, kept_objects
 from controller.accounts import accounts
+from controller.retaining import tag
 from manifests.errors import (
     GenerationCollected,
     ObjectMissing,
@@ -54,7 +55,9 @@ from tests.support.homes import (
     make_node,
     make_writer,
     new_node,
+    only_of,
     store_of,
+    symbols_of,
 )
 
 
@@ -479,3 +482,51 @@ def test_row_47_a_collector_overtaken_between_its_two_looks_deletes_nothing_more
     with pytest.raises(WriterFenced):
         collection.collect(retaining, unwatched)
     assert before <= keys_of(store)
+
+
+def test_who_moves_the_record_just_after_a_collection_began_ends_it_before_it_deletes(
+    tmp_path: Path,
+) -> None:
+    writer = make_writer(tmp_path)
+    released = [add(writer, upserts([number])).generation_id for number in range(4)]
+    other = copy_of(writer, "other")
+    policy = {"retention": RetentionPolicy(keep_last=1), "collection_grace_hours": 0}
+    writer.settings = writer.settings.model_copy(update=policy)
+    store = store_of(writer)
+    before = keys_of(store)
+    swapped: list[str] = []
+
+    def swap(key: str, data: bytes, expected: str | None) -> bool:
+        done = store.compare_and_swap(key, data, expected)
+        if not swapped:
+            swapped.append(key)
+            tag(other, released[-1], "meanwhile")
+        return done
+
+    writer.front = RacedStore(store, swap=swap)
+    with pytest.raises(WriterFenced, match="just after"):
+        collection.collect(writer, lambda _: lambda _: None)
+    assert before <= keys_of(store)
+
+
+def test_what_only_a_lease_keeps_is_missed_when_it_is_gone(tmp_path: Path) -> None:
+    writer = make_writer(tmp_path)
+    released = [add(writer, upserts([number])).generation_id for number in range(4)]
+    policy = {"retention": RetentionPolicy(keep_last=1), "collection_grace_hours": 0}
+    writer.settings = writer.settings.model_copy(update=policy)
+    store = store_of(writer)
+    lease = new_lease(released[0], "reader", "a test", clock.now(), timedelta(hours=1))
+
+    def swap(key: str, data: bytes, expected: str | None) -> bool:
+        write_lease(store, lease)  # after the plan, before the fence
+        return store.compare_and_swap(key, data, expected)
+
+    writer.front = RacedStore(store, swap=swap)
+    report = collection.collect(writer, lambda _: lambda _: None)
+    assert report.leased_meanwhile == (released[0],)
+    assert accounts(writer).missing == ()
+    only = only_of(writer, 0)[0]
+    shutil.rmtree(symbols_of(writer, only))
+    assert {each.key for each in accounts(writer).missing} == {
+        symbol_key(only.blake3, number) for number in range(only.symbols.m)
+    }

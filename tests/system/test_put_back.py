@@ -44,6 +44,9 @@ def test_a_rollback_is_not_undone_by_the_operators_own_keys(went_back: Genctl) -
         ["release", "w"],
         ["keys", "rotate", "w", "online"],
         ["rollback", "w", "--reason", "it is harmful"],
+        ["gc", "w"],
+        ["gc", "w", "--dry-run"],
+        ["fsck", "w"],
     ):
         genctl(*command).refused(6, "RecordPutBack", "version 5", "version 6", "runbooks/trust.md")
     audit = genctl("audit", "w").refused(6, "RecordPutBack", "version 5")
