@@ -250,7 +250,7 @@ def test_row_44_of_two_writers_one_commits_and_the_other_is_fenced(tmp_path: Pat
     # The loser cannot get its branch of history in, whatever it tries.
     with pytest.raises(WriterFenced):
         writer.publish(mine.generation_id)
-    with pytest.raises(GenerationNotPublished):
+    with pytest.raises(WriterFenced):
         writer.activate(mine.generation_id)
     assert record_of(rival) == record
 
