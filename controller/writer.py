@@ -130,7 +130,8 @@ class WriterHome(SigningHome):
         """
         with self.exclusively("build"), self.log() as log:
             known = self.signed_last.read()
-            self.publisher().refuse_lost(known.record.published[-1:] if known else ())
+            if known is not None:  # else there may be no root of trust yet
+                self.publisher().refuse_lost(known.record.published[-1:])
             return build_next(self, log, self._shelf.encode)
 
     def opened(self, manifest: GenerationManifest, seen: ReadFiles) -> Snapshot:
@@ -301,7 +302,7 @@ class WriterHome(SigningHome):
             if signed.record.published
             else None,
             "active": signed.record.active,
-            "retained": len(readable),
+            "retained_count": len(readable),
             "retained_low_seq": readable[0].high_seq if readable else None,
             "retained_high_seq": readable[-1].high_seq if readable else None,
             "collected": [span.model_dump() for span in signed.record.collected],

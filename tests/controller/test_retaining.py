@@ -137,11 +137,11 @@ def test_the_status_tells_what_is_retained_and_whether_a_collection_is_under_way
     first, second, _, _ = ids(writer)
     retaining.revoke(writer, second, "it leaks")
     status = writer.status()
-    assert (status["retained"], status["collected"], status["collecting"]) == (3, [], False)
+    assert (status["retained_count"], status["collected"], status["collecting"]) == (3, [], False)
     assert (status["retained_low_seq"], status["retained_high_seq"]) == (1, 4)
     sign(writer, lambda record: with_collection_begun(record, {first, second}, TOKEN))
     status = writer.status()
-    assert (status["retained"], status["collecting"]) == (2, True)
+    assert (status["retained_count"], status["collecting"]) == (2, True)
     assert (status["retained_low_seq"], status["retained_high_seq"]) == (3, 4)
     assert status["collected"] == [{"low_seq": 1, "high_seq": 2}]
 

@@ -56,7 +56,6 @@ def test_rows_39_47_48_57_whatever_happens_what_can_be_read_is_there() -> None:
     seed = clock.now_ms()
     print(f"seed {seed}")  # noqa: T201 - pytest shows it when this fails
     counts = run(STEPS, seed)
-    assert counts["publish"]
     assert counts["converged"]
 
 
