@@ -49,7 +49,10 @@ class Run:
 
 
 def runs_of(geometry: Geometry, number: int, chunks: Iterable[int]) -> Iterator[Run]:
-    """Chunks of a symbol, in ascending order, as the fewest runs of ``RUN_SIZE_BYTES`` at most."""
+    """Chunks of a symbol, in ascending order, as the fewest runs of ``RUN_SIZE_BYTES`` at most.
+
+    What follows one another is cut evenly, so that all memory for runs is used alike.
+    """
     most = max(1, RUN_SIZE_BYTES // geometry.chunk_size_bytes)
     return _joined(geometry, number, chunks, most)
 
@@ -63,11 +66,18 @@ def source_runs(geometry: Geometry) -> Iterator[Run]:
 def _joined(geometry: Geometry, number: int, chunks: Iterable[int], most: int) -> Iterator[Run]:
     first = count = 0
     for chunk in chunks:
-        if count and (chunk != first + count or count == most):
-            yield Run(geometry, number, first, count)
+        if count and chunk != first + count:
+            yield from _cut(Run(geometry, number, first, count), most)
             count = 0
         if not count:
             first = chunk
         count += 1
     if count:
-        yield Run(geometry, number, first, count)
+        yield from _cut(Run(geometry, number, first, count), most)
+
+
+def _cut(run: Run, most: int) -> Iterator[Run]:
+    pieces = -(-run.count // most)
+    for piece in range(pieces):
+        start, end = (run.count * each // pieces for each in (piece, piece + 1))
+        yield Run(run.geometry, run.number, run.first + start, end - start)

@@ -28,7 +28,7 @@ def test_source_runs_are_every_byte_once_and_in_order(geometry: Geometry, limit:
 
 
 @given(small_geometries(), LIMITS, strategies.data())
-def test_runs_are_the_fewest_that_hold_the_chunks(
+def test_runs_are_the_fewest_that_hold_the_chunks_and_of_like_size(
     geometry: Geometry, limit: int, data: strategies.DataObject
 ) -> None:
     number = data.draw(strategies.integers(0, geometry.m - 1))
@@ -38,8 +38,14 @@ def test_runs_are_the_fewest_that_hold_the_chunks(
         found = list(runs_of(geometry, number, sorted(chosen)))
     assert [chunk for run in found for chunk in run.chunks] == sorted(chosen)
     assert all(run.count <= most for run in found)
-    for before, after in pairwise(found):
-        assert before.count == most or before.first + before.count < after.first
+    stretches: list[list[int]] = []
+    for before, run in zip([None, *found], found, strict=False):
+        if before is None or before.first + before.count < run.first:
+            stretches.append([])
+        stretches[-1].append(run.count)
+    for counts in stretches:
+        assert len(counts) == -(-sum(counts) // most)
+        assert max(counts) - min(counts) <= 1
 
 
 @given(small_geometries(), strategies.data())
