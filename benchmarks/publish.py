@@ -59,8 +59,8 @@ class Bench:
                         file.writelines(shelf.object_parts(artifact, encoded, number))
         sizes = [path.stat().st_size for path in self._symbols.rglob("*") if path.is_file()]
         self.objects, self.size_bytes = len(sizes), sum(sizes)
-        self._shelf = folder / "shelf"
-        shutil.copytree(self._home / "symbols", self._shelf, copy_function=os.link)
+        self._unpublished = folder / "unpublished"
+        _copy(self._home, self._unpublished)
 
     def pair(self, number: int, pairs: Pairs) -> None:
         """Time both sides on a server of their own; who goes first alternates with ``number``."""
@@ -87,7 +87,7 @@ class Bench:
         shutil.rmtree(home)
 
     def _prepare(self, server: S3Server) -> str:
-        """Point the home at the server as if ``genctl init`` had been given it, nothing sent."""
+        """A home as if ``genctl init`` had been given the server, and nothing was sent yet."""
         server.client.create_bucket(Bucket=THEIRS)
         url = server.bucket(OURS)
         initial = FolderStore(self._folder / "store")
@@ -95,10 +95,10 @@ class Bench:
         store = open_store(url)
         for info in initial.list(""):
             store.put_if_absent(info.key, [initial.get(info.key, length=info.size_bytes)])
+        shutil.rmtree(self._home)
+        _copy(self._unpublished, self._home)
         changed = self._settings.model_copy(update={"stores": (url,)})
         settings.save(self._home / settings.WRITER_FILE, changed)
-        shutil.rmtree(self._home / "symbols", ignore_errors=True)
-        shutil.copytree(self._shelf, self._home / "symbols", copy_function=os.link)
         return url
 
     def _timed(self, command: list[str], environment: dict[str, str]) -> float:
@@ -123,6 +123,15 @@ class Bench:
         active = WriterHome(self._home).current().signed.record.published[-1].generation_id
         if active != self.manifest.generation_id:
             raise Disagreement(f"{active} is the newest published, not what was built")
+
+
+def _copy(home: Path, target: Path) -> None:
+    """Copy a home; what is large in it never changes, and gets a second name."""
+
+    def copy(source: str, into: str) -> None:
+        (os.link if Path(source).stat().st_size >= MIB else shutil.copy2)(source, into)
+
+    shutil.copytree(home, target, copy_function=copy)
 
 
 def run() -> Outcome:
