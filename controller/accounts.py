@@ -19,7 +19,7 @@ from controller.collection_plan import marks_of, named_keys
 from controller.file_accounts import MAX_TOLD, FileAccounts, files_below
 from controller.home_garbage import HomeGarbage, home_garbage
 from controller.new_home import KNOWN_NAMES
-from controller.published_manifests import manifest_here
+from controller.published_manifests import ManifestsHere
 from controller.roots import Rooted, leased, root_all
 from controller.writer import WriterHome
 from durable import files
@@ -153,8 +153,9 @@ def _check_generations(
     residence = writer.residence
     looked_at: set[str] = set()
     resident = residence.resident_ids()
+    manifests = ManifestsHere(writer, record)
     for generation_id in resident:
-        data = manifest_here(writer, generation_id, record)
+        data = manifests.get(generation_id)
         if generation_id in rooted.leaving or isinstance(data, str):
             continue
         manifest = parse_manifest(data)

@@ -10,7 +10,7 @@ from builder.garbage import LEFT_KINDS, Explanation, Object, Verdict, kept_by, k
 from builder.reachable import Root
 from controller import clock
 from controller.collection_plan import Judgement, judged
-from controller.published_manifests import manifest_here
+from controller.published_manifests import ManifestsHere
 from controller.writer import WriterHome
 from manifests.errors import BadSetting, NothingOfThatName
 from manifests.generation import GenerationManifest, parse_manifest
@@ -106,8 +106,9 @@ def _manifest(writer: WriterHome, made: Judgement, asked: str) -> Explanation | 
     if not _HASH.fullmatch(asked):
         return None
     ids = {entry.manifest_id: entry.generation_id for entry in made.record.published}
+    manifests = ManifestsHere(writer, made.record)
     for generation_id in set(writer.residence.resident_ids()) - set(ids.values()):
-        data = manifest_here(writer, generation_id, made.record)
+        data = manifests.get(generation_id)
         if isinstance(data, bytes):
             ids[content_id(data)] = generation_id
     if asked not in ids:
@@ -152,8 +153,9 @@ def _artifact(writer: WriterHome, made: Judgement, asked: str) -> Explanation | 
 
 def _manifests(writer: WriterHome, made: Judgement) -> Iterator[GenerationManifest]:
     """Those that are here, the newest first."""
+    manifests = ManifestsHere(writer, made.record)
     for generation_id in reversed(writer.residence.resident_ids()):
-        data = manifest_here(writer, generation_id, made.record)
+        data = manifests.get(generation_id)
         if isinstance(data, bytes):
             yield parse_manifest(data)
 

@@ -17,25 +17,31 @@ from store.signed import SignedState
 from store.spread import read_copy
 
 
-def manifest_here(
-    writer: WriterHome, generation_id: GenerationId, record: ControlRecord
-) -> bytes | str:
-    """The bytes of a manifest as the home has it, or in words how it is missing.
+class ManifestsHere:
+    """The manifests in a writer's home, compared with what ``record`` publishes."""
 
-    That of a published generation is the one that was signed; another one can be read.
-    """
-    entry = next((e for e in record.published if e.generation_id == generation_id), None)
-    try:
-        data = writer.residence.manifest_bytes(generation_id)
-        if entry is None:
-            parse_manifest(data)
-        elif content_id(data) != entry.manifest_id:  # what was signed needs no second reading
-            accept_manifest(data, entry, record.shard)
-    except GenerationUnknown:
-        return NOT_THERE
-    except (ManifestError, DiskError) as error:
-        return f"{error.name}: {error.message}"
-    return data
+    def __init__(self, writer: WriterHome, record: ControlRecord) -> None:
+        self._residence = writer.residence
+        self._shard = record.shard
+        self._entries = {entry.generation_id: entry for entry in record.published}
+
+    def get(self, generation_id: GenerationId) -> bytes | str:
+        """The bytes of a manifest as the home has it, or in words how it is missing.
+
+        That of a published generation is the one that was signed; another one can be read.
+        """
+        entry = self._entries.get(generation_id)
+        try:
+            data = self._residence.manifest_bytes(generation_id)
+            if entry is None:
+                parse_manifest(data)
+            elif content_id(data) != entry.manifest_id:  # what was signed needs no second reading
+                accept_manifest(data, entry, self._shard)
+        except GenerationUnknown:
+            return NOT_THERE
+        except (ManifestError, DiskError) as error:
+            return f"{error.name}: {error.message}"
+        return data
 
 
 def manifest_place(writer: WriterHome, generation_id: GenerationId) -> str:

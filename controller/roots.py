@@ -15,7 +15,7 @@ from datetime import datetime
 from builder.prepared_merges import PreparedMerges
 from builder.presence import Missing, refuse_missing
 from builder.reachable import ArtifactLists, Reach, Root
-from controller.published_manifests import manifest_here, manifest_in_stores, manifest_place
+from controller.published_manifests import ManifestsHere, manifest_in_stores, manifest_place
 from controller.writer import WriterHome
 from manifests.errors import GenctlError
 from manifests.generation import ArtifactFile, parse_manifest
@@ -85,8 +85,9 @@ def root_all(
     lists = ArtifactLists()
     roots, leaving, lost = [], {}, []
     entries = {entry.generation_id: entry for entry in record.published}
+    manifests = ManifestsHere(writer, record)
     for generation_id in sorted({*writer.residence.resident_ids(), *entries}):
-        data = manifest_here(writer, generation_id, record)
+        data = manifests.get(generation_id)
         entry = entries.get(generation_id)
         reasons = kept.kept.get(generation_id, tuple(leases.get(generation_id, ())))
         if entry is None and not record.is_collected(generation_id):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from builder.publish import Progress
 from controller import wiring
-from controller.published_manifests import manifest_here, manifest_in_stores, manifest_place
+from controller.published_manifests import ManifestsHere, manifest_in_stores, manifest_place
 from controller.record_return import put_back
 from controller.settings import NodeSettings
 from controller.watched_store import StoreFindings, WatchedStore
@@ -144,8 +144,9 @@ def _wanted(writer: WriterHome, signed: SignedState) -> tuple[list[_Generation],
     record, retained = signed.record, signed.record.retained_entries()
     wanted: list[_Generation] = []
     failures: list[GenctlError] = []
+    manifests = ManifestsHere(writer, record)
     for entry in record.published:
-        found = manifest_here(writer, entry.generation_id, record)
+        found = manifests.get(entry.generation_id)
         is_retained = entry in retained
         if isinstance(found, bytes):
             if is_retained:
