@@ -188,8 +188,10 @@ def _clear_home(writer: WriterHome, garbage: HomeGarbage, progress: Progress) ->
     """
     for generation_id in garbage.generations:
         with unless_held(writer.residence.generations / generation_id) as is_free:
-            if is_free:
-                writer.residence.forget(generation_id)
+            if not is_free:
+                continue
+            left = writer.residence.set_aside(generation_id)
+        files.remove_tree(left)
     for artifact_id in garbage.artifacts:
         writer.residence.discard(artifact_id)
     for artifact_id in garbage.shelved:

@@ -4,7 +4,11 @@ The active generation stays, and with it the one that was served before and the 
 goes to, and one that it was rolled back or demoted from. What else is collected goes at once, and
 what is revoked; of the rest, what is more than ``old_generations_max_bytes``, or than the disk
 has room for when another generation comes. A generation that a reader in any process has open is
-passed over. The pointer and the readers never wait for any of this.
+passed over. The pointer never waits for any of this, and whoever opens an old generation for one
+rename at most.
+
+What a fetch has brought of the generation that is to be active, before it was killed, stays for the
+next one.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller import degraded
@@ -156,7 +161,7 @@ def _collect(
     bytes_to_free: int = 0,
     dry_run: bool = False,
 ) -> SpaceReport:
-    residence = node.residence
+    residence, record = node.residence, node.record()
     kept = _kept(node) | set(spared)
     resident = residence.resident_ids()
     opened_ns = {each: in_use.last_opened_ns(residence.folder(each).parent) for each in resident}
@@ -167,8 +172,8 @@ def _collect(
         parts[coming.generation_id] = {each.blake3: each.size_bytes for each in coming.artifacts}
         opened_ns.setdefault(coming.generation_id, 0)
     unwanted = {each: DAMAGED for each, named in parts.items() if named is None}
-    unwanted |= _unwanted(node.record(), parts)
-    orphans = _unnamed(residence, parts)
+    unwanted |= _unwanted(record, parts)
+    orphans = _orphans(residence, record, parts)
     occupancy = Occupancy(
         [Resident(each, opened_ns[each], named or {}) for each, named in parts.items()], kept
     )
@@ -188,12 +193,14 @@ def _collect(
                 used.append(generation_id)
                 continue
             if not dry_run:
-                _forget(node, generation_id)
+                left = _set_aside(node, generation_id)
+        if not dry_run:
+            files.remove_tree(left)
         del parts[generation_id]
         freed_bytes = occupancy.remove(generation_id)
         evicted.append(Evicted(generation_id, reason or LEAST_RECENT, freed_bytes))
     if not dry_run:
-        gone = _unnamed(residence, parts)
+        gone = _orphans(residence, record, parts)
         for artifact_id in gone:
             residence.discard(artifact_id)
         degraded.found_intact(node, gone.keys())
@@ -237,11 +244,18 @@ def _parts(residence: Residence, generation_id: str) -> dict[str, int] | None:
     return parts | {content_id(data): len(data)}
 
 
-def _unnamed(residence: Residence, parts: Mapping[str, Mapping[str, int] | None]) -> dict[str, int]:
+def _orphans(
+    residence: Residence,
+    record: ControlRecord,
+    parts: Mapping[str, Mapping[str, int] | None],
+) -> dict[str, int]:
     """The artifacts that none of these generations names, and their bytes.
 
-    None, where that of one is not known.
+    None, where that of one is not known: also where the one that is active is still to come, since
+    a fetch that was killed may have brought some of it.
     """
+    if record.active not in parts:
+        return {}
     named: set[str] = set()
     for each in parts.values():
         if each is None:
@@ -254,11 +268,12 @@ def _unnamed(residence: Residence, parts: Mapping[str, Mapping[str, int] | None]
     }
 
 
-def _forget(node: NodeHome, generation_id: str) -> None:
-    """Have a generation gone, and known damage of its manifest with it."""
+def _set_aside(node: NodeHome, generation_id: str) -> Path:
+    """Have a generation be here no more, nor known damage of its manifest; where its files are."""
     try:
         manifest_id = content_id(node.residence.manifest_bytes(generation_id))
     except GenerationUnknown:
         manifest_id = ""
-    node.residence.forget(generation_id)
+    left = node.residence.set_aside(generation_id)
     degraded.found_intact(node, {manifest_id})
+    return left

@@ -51,7 +51,7 @@ class HeldGeneration:
 def hold(folder: Path) -> Hold:
     """Hold the generation in ``folder``, and take note that it is opened now.
 
-    Waits for whoever is just removing it.
+    Waits for whoever is just renaming it away.
 
     Raises:
         GenerationUnknown: it is not here, or not any more.

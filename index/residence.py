@@ -192,11 +192,12 @@ class Residence:
         manifest = accept_manifest(self.manifest_bytes(entry.generation_id), entry, shard)
         return verify_generation(manifest, self.folder(entry.generation_id))
 
-    def forget(self, generation_id: str) -> None:
+    def set_aside(self, generation_id: str) -> Path:
         """Have a generation be resident no more; one that is not here is no error.
 
-        Its folder goes by one rename, so that a crash leaves it whole or not at all. Its artifacts
-        stay until :meth:`discard`. The caller holds the lock.
+        Its folder goes by one rename, so that a crash leaves it whole or not at all, to the path
+        that is returned, for the caller to remove. Its artifacts stay until :meth:`discard`. The
+        caller holds the lock.
 
         Raises:
             GenerationUnknown: this is no generation's id.
@@ -211,7 +212,7 @@ class Residence:
         files.remove_tree(leaving)
         if folder.exists():
             files.move(folder, leaving)
-            files.remove_tree(leaving)
+        return leaving
 
     def kept_artifacts(self) -> list[tuple[str, int]]:
         """The artifacts that are here, whatever for: ``(artifact id, bytes)``, in order of the ids.

@@ -94,9 +94,9 @@ def retention(
 
     Whatever the policy: what the record cannot do without, tagged, pinned and leased ones. What
     nobody may read, because it was revoked, no policy keeps; where it stays all the same, the last
-    of its reasons says until when. A generation of which the record does
-    not say when it was published counts as published a second before the oldest of which it does;
-    where it says so of none, as published now.
+    of its reasons says until when. A generation of which the record does not say when it was
+    published counts as published a second before the oldest of which it does; where it says so of
+    none, as published now.
 
     Args:
         record: the record as it is signed.

@@ -125,7 +125,7 @@ def _described(
 
 def _tell_generations(planned: CollectionPlan, dropped: str) -> None:
     if planned.was_interrupted:
-        say("A collection was begun before, and interrupted.")
+        say("A collection was begun before, and has not ended.")
     kept = planned.retention
     rows = [(each, dropped) for each in kept.dropped]
     rows += [(each, f"kept: {printable(', '.join(why))}") for each, why in kept.kept.items()]

@@ -159,7 +159,7 @@ def test_what_is_collected_and_not_here_any_more_is_no_target_and_the_status_say
     generation_ids = [each.generation_id for each in writer.current().signed.record.published]
     sign_away(writer, generation_ids[2])
     node.bootstrap()
-    node.residence.forget(generation_ids[2])
+    files.remove_tree(node.residence.set_aside(generation_ids[2]))
     status = status_of(node)
     assert (status["previous"], status["previous_is_here"]) == (generation_ids[2], False)
     assert status["rollback_target"] == generation_ids[4]
@@ -194,7 +194,7 @@ def test_a_rollback_that_has_nowhere_to_go_but_where_it_came_from_is_refused(
     node.bootstrap()
     sign_away(writer, node.pointer().previous.generation_id)  # type: ignore[union-attr]
     node.bootstrap()
-    node.residence.forget(node.pointer().previous.generation_id)  # type: ignore[union-attr]
+    files.remove_tree(node.residence.set_aside(node.pointer().previous.generation_id))  # type: ignore[union-attr]
     with pytest.raises(NothingPublished, match="gone back from"):
         node.rollback()
 

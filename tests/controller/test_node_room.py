@@ -11,6 +11,7 @@ import pytest
 
 from controller import compaction, node_space
 from controller.node import NodeHome
+from durable import files
 from index import in_use
 from manifests.errors import SizeRefused
 from manifests.generation import GenerationManifest
@@ -153,10 +154,10 @@ def test_what_has_no_room_even_so_is_refused_and_what_must_stay_is_there(
 def test_a_fetch_of_the_past_makes_room_too(
     writer: TestableWriter, node: NodeHome, small_disk: Callable[[int], None]
 ) -> None:
-    node.residence.forget(node.residence.resident_ids()[4])
+    files.remove_tree(node.residence.set_aside(node.residence.resident_ids()[4]))
     node.bootstrap()
     node_space.gc(node)
-    node.residence.forget(node.residence.resident_ids()[0])
+    files.remove_tree(node.residence.set_aside(node.residence.resident_ids()[0]))
     node_space.gc(node)
     small_disk(0)
     assert node.query(node.reader(), WORD, as_of_commit_seq=5).commit_seq == 5

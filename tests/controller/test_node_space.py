@@ -330,6 +330,43 @@ def test_a_bootstrap_succeeds_though_old_generations_cannot_be_removed(
     assert resident(node) == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_what_a_killed_bootstrap_brought_stays_for_the_next_one(
+    both: tuple[TestableWriter, NodeHome],
+) -> None:
+    writer, node = both
+    node = bounded(node, 0)
+    node_space.gc(node)
+    add(writer, upserts([7]))
+    before = {artifact_id for artifact_id, _ in node.residence.kept_artifacts()}
+    brought = {artifact.blake3 for artifact in writer.built()[-1].artifacts} - before
+    # What it leaves when it is killed: the record that it believed, and files that are whole.
+    node.trust().refresh(node.stores())
+    for artifact_id in brought:
+        shutil.copy(writer.residence.artifact_path(artifact_id), node.residence.artifacts)
+    assert node.query(node.reader(), Request(text="unique101"), as_of_commit_seq=1).commit_seq == 1
+    node_space.gc(node)
+    assert brought <= {artifact_id for artifact_id, _ in node.residence.kept_artifacts()}
+    assert not node.bootstrap().brought.plan.fetch
+    assert resident(node) == [6, 7]
+
+
+def test_nobody_waits_for_the_removal_of_what_was_set_aside(
+    node: NodeHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+
+    def remove_tree(path: Path) -> None:
+        if path.is_dir():
+            with in_use.unless_held(path) as is_free:
+                assert is_free
+            removed.append(path.name)
+        shutil.rmtree(path, ignore_errors=True)
+
+    monkeypatch.setattr(files, "remove_tree", remove_tree)
+    assert evicted(node_space.gc(bounded(node, 0))) == [1, 2, 3, 4]
+    assert len(removed) == 4
+
+
 def test_any_retained_generation_opens_with_a_tiny_cache_and_space_stays_bounded(
     both: tuple[TestableWriter, NodeHome],
 ) -> None:
@@ -430,7 +467,7 @@ def without_manifest(node: NodeHome) -> str:
 
 def without_active(node: NodeHome) -> str:
     generation_id = node.pointer().active.generation_id
-    node.residence.forget(generation_id)
+    files.remove_tree(node.residence.set_aside(generation_id))
     return f"generations/{generation_id}"
 
 

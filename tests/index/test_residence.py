@@ -55,8 +55,8 @@ def residence(home: Path) -> Residence:
 
 def test_what_is_forgotten_is_resident_no_more_and_its_artifacts_stay(residence: Residence) -> None:
     first, second = make(residence, 1, [0, 1]), make(residence, 2, [1, 2])
-    residence.forget(first)
-    residence.forget(first)
+    files.remove_tree(residence.set_aside(first))
+    files.remove_tree(residence.set_aside(first))
     assert residence.resident_ids() == [second]
     with pytest.raises(GenerationUnknown):
         residence.manifest_bytes(first)
@@ -69,7 +69,7 @@ def test_what_is_forgotten_is_resident_no_more_and_its_artifacts_stay(residence:
 def test_only_a_generation_can_be_forgotten(residence: Residence, name: str) -> None:
     make(residence, 1, [0])
     with pytest.raises(GenerationUnknown):
-        residence.forget(name)
+        files.remove_tree(residence.set_aside(name))
     assert len(residence.resident_ids()) == 1
 
 
@@ -89,7 +89,7 @@ def test_row_43_a_generation_forgotten_by_a_killed_process_is_there_whole_or_not
     shutil.copytree(home, home.with_name("kept"))
 
     def leave() -> None:
-        residence.forget(first)
+        files.remove_tree(residence.set_aside(first))
         for artifact_id, _ in residence.kept_artifacts():
             residence.discard(artifact_id)
 
