@@ -192,9 +192,8 @@ def _collect(
             if not is_free:
                 used.append(generation_id)
                 continue
-            if not dry_run:
-                left = _set_aside(node, generation_id)
-        if not dry_run:
+            left = None if dry_run else _set_aside(node, generation_id)
+        if left is not None:
             files.remove_tree(left)
         del parts[generation_id]
         freed_bytes = occupancy.remove(generation_id)
