@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import groupby
 
-from builder.garbage import Heap, Marks, Object, StoreTally
+from builder.garbage import Marks, Object, StoreTally, Total
 from builder.repository import TIMESTAMP_KEY, TIMESTAMP_LIMIT_BYTES, Repository
 from manifests.errors import WriterFenced
 from manifests.record import ControlRecord
@@ -63,7 +63,7 @@ def survey(
     return tallies
 
 
-def clear_cut_off(stores: Sequence[Store], marks: Marks) -> list[Heap]:
+def clear_cut_off(stores: Sequence[Store], marks: Marks) -> list[Total]:
     """Remove what writes that were cut off left in the stores; how much that was in each.
 
     No object refers to it, and nobody reads it, so that this needs no move of the record.
@@ -73,11 +73,11 @@ def clear_cut_off(stores: Sequence[Store], marks: Marks) -> list[Heap]:
     """
     cleared = []
     for store in stores:
-        heap = Heap()
+        total = Total()
         for cut_off in _cut_off(store, marks):
             cut_off.remove()
-            heap.add(cut_off.size_bytes)
-        cleared.append(heap)
+            total.add(cut_off.size_bytes)
+        cleared.append(total)
     return cleared
 
 
@@ -127,8 +127,8 @@ def sweep(
             if len(batch) == BATCH_OBJECTS:
                 delete_batch()
         delete_batch()
-    for tally, heap in zip(tallies, clear_cut_off(stores, marks), strict=True):
-        tally.cut_off = heap
+    for tally, total in zip(tallies, clear_cut_off(stores, marks), strict=True):
+        tally.cut_off = total
     return tallies
 
 

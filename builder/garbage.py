@@ -172,7 +172,7 @@ class Marks:
 
 
 @dataclass(slots=True)
-class Heap:
+class Total:
     """Some objects, by number and bytes."""
 
     objects: int = 0
@@ -193,18 +193,18 @@ class StoreTally:
     """
 
     url: str
-    kept: Heap = field(default_factory=Heap)
-    young: Heap = field(default_factory=Heap)
-    unknown_objects: Heap = field(default_factory=Heap)
-    cut_off: Heap = field(default_factory=Heap)
-    garbage: dict[Kind, Heap] = field(default_factory=dict)
+    kept: Total = field(default_factory=Total)
+    young: Total = field(default_factory=Total)
+    unknown_objects: Total = field(default_factory=Total)
+    cut_off: Total = field(default_factory=Total)
+    garbage: dict[Kind, Total] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
 
     def add(self, found: Object) -> None:
         """Count one object of this store."""
         size_bytes = found.info.size_bytes
         if found.verdict == "garbage":
-            self.garbage.setdefault(found.kind, Heap()).add(size_bytes)
+            self.garbage.setdefault(found.kind, Total()).add(size_bytes)
         elif found.verdict == "young":
             self.young.add(size_bytes)
         elif found.verdict == "kept":
@@ -217,12 +217,12 @@ class StoreTally:
     @property
     def garbage_objects(self) -> int:
         """How many objects are garbage."""
-        return sum(heap.objects for heap in self.garbage.values())
+        return sum(total.objects for total in self.garbage.values())
 
     @property
     def garbage_bytes(self) -> int:
         """How many bytes they have."""
-        return sum(heap.size_bytes for heap in self.garbage.values())
+        return sum(total.size_bytes for total in self.garbage.values())
 
     @property
     def is_due(self) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from controller.terminal import plural, printable, say, size, table
 
 if TYPE_CHECKING:
-    from builder.garbage import Heap, StoreTally
+    from builder.garbage import StoreTally, Total
     from controller.file_accounts import FileAccounts
     from controller.home_garbage import HomeGarbage
     from store.leases import FoundLeases
@@ -28,17 +28,17 @@ def described_store(tally: StoreTally) -> dict[str, Any]:
     """What a store holds under the names that commands print as JSON."""
     return {
         "url": tally.url,
-        "needed": _heap(tally.kept),
-        "garbage": {kind: _heap(heap) for kind, heap in sorted(tally.garbage.items())},
+        "needed": _total(tally.kept),
+        "garbage": {kind: _total(total) for kind, total in sorted(tally.garbage.items())},
         "garbage_bytes": tally.garbage_bytes,
-        "young": _heap(tally.young),
-        "cut_off": _heap(tally.cut_off),
-        "unknown": _heap(tally.unknown_objects) | {"keys": tally.unknown},
+        "young": _total(tally.young),
+        "cut_off": _total(tally.cut_off),
+        "unknown": _total(tally.unknown_objects) | {"keys": tally.unknown},
     }
 
 
-def _heap(heap: Heap) -> dict[str, Any]:
-    return {"objects": heap.objects, "bytes": heap.size_bytes}
+def _total(total: Total) -> dict[str, Any]:
+    return {"objects": total.objects, "bytes": total.size_bytes}
 
 
 def described_home(home: HomeGarbage) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def described_leases(leases: FoundLeases) -> dict[str, Any]:
     }
 
 
-def tell_heaps(stores: Sequence[StoreTally], home: HomeGarbage, gone: str, left: str) -> None:
+def tell_totals(stores: Sequence[StoreTally], home: HomeGarbage, gone: str, left: str) -> None:
     """Print what stores and a home hold.
 
     Args:
@@ -93,8 +93,10 @@ def tell_heaps(stores: Sequence[StoreTally], home: HomeGarbage, gone: str, left:
         say(f"store {number}  {tally.url}")
         rows += _rows(f"store {number}", tally, verdict)
         if tally.cut_off.objects:
-            heap = tally.cut_off
-            rows.append((f"store {number}", "cut-off writes", heap.objects, heap.size_bytes, gone))
+            total = tally.cut_off
+            rows.append(
+                (f"store {number}", "cut-off writes", total.objects, total.size_bytes, gone)
+            )
     if home.parts:
         rows.append(("home", "garbage: files", home.parts, home.size_bytes, gone))
     table(
@@ -108,14 +110,14 @@ def tell_heaps(stores: Sequence[StoreTally], home: HomeGarbage, gone: str, left:
 
 
 def _rows(where: str, tally: StoreTally, garbage: str) -> Iterator[Row]:
-    for what, heap, verdict in (
+    for what, total, verdict in (
         ("needed", tally.kept, "kept"),
-        *((f"garbage: {kind}", heap, garbage) for kind, heap in sorted(tally.garbage.items())),
+        *((f"garbage: {kind}", total, garbage) for kind, total in sorted(tally.garbage.items())),
         ("young", tally.young, "left until it is old enough"),
         ("unknown", tally.unknown_objects, "left, not genctl's"),
     ):
-        if heap.objects:
-            yield where, what, heap.objects, heap.size_bytes, verdict
+        if total.objects:
+            yield where, what, total.objects, total.size_bytes, verdict
 
 
 def tell_more(count: int) -> None:

@@ -13,8 +13,8 @@ from controller.commands.collection_output import (
     described_home,
     described_leases,
     described_store,
-    tell_heaps,
     tell_more,
+    tell_totals,
 )
 from controller.commands.options import home_argument, json_option, open_writer
 from controller.terminal import emit_json, plural, printable, say
@@ -54,7 +54,7 @@ def fsck(home: Path, as_json: bool) -> None:
 
 def _tell(found: Accounts) -> None:
     say(f"{plural(len(found.generation_ids), 'generation')} must be in the stores.")
-    tell_heaps(
+    tell_totals(
         found.stores,
         found.home,
         "the next gc deletes it",

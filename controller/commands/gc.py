@@ -14,8 +14,8 @@ from controller.commands.collection_output import (
     described_home,
     described_leases,
     described_store,
-    tell_heaps,
     tell_more,
+    tell_totals,
 )
 from controller.commands.options import home_argument, json_option, open_writer
 from controller.terminal import emit_json, printable, progress, say, size, table
@@ -69,7 +69,7 @@ def gc(home: Path, dry_run: bool, asked: str | None, takes_over: bool, as_json: 
             emit_json(_described(planned, planned.stores, planned.home) | {"dry_run": True})
         else:
             _tell_generations(planned, "would be dropped")
-            tell_heaps(
+            tell_totals(
                 planned.stores,
                 planned.home,
                 "would be deleted",
@@ -98,7 +98,7 @@ def _tell(report: CollectionReport) -> None:
     _tell_generations(report.plan, "dropped")
     for generation_id in report.leased_meanwhile:
         say(f"  {generation_id} was leased meanwhile: its objects are left to a later gc")
-    tell_heaps(
+    tell_totals(
         report.stores, report.home, "deleted", "deleted" if report.was_needed else TOO_LITTLE
     )
     _tell_leases(report.plan)

@@ -19,8 +19,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -38,14 +37,12 @@ from hypothesis.stateful import (
 
 from builder.garbage import KEPT_VERSIONS, MANY_OLD_OBJECTS
 from builder.prepared_merges import PreparedMerges
-from builder.publish import PublishReport
 from controller import clock, retaining
 from controller.collection import CollectionReport, collect
 from controller.compaction import compact
 from controller.leases import LeasePlace, take
 from controller.leases import release as give_back
 from controller.settings import MergeSettings
-from durable import files
 from manifests.errors import (
     BadSetting,
     CollectionUnderWay,
@@ -65,11 +62,10 @@ from manifests.record import ControlRecord
 from manifests.retention import KeepEvery, RetentionPolicy
 from store.folder import FolderStore
 from store.leases import PREFIX as LEASES
-from store.port import ObjectInfo
 from symbols.geometry import from_manifest
-from tests.builder.raced_store import RacedStore
 from tests.support.corpus import delete, upsert
 from tests.support.homes import TestableWriter, commit, make_writer
+from tests.system.interference import Killer, Stalled, Watched
 
 STEPS_A_LIFE = 25
 STALL_DEADLINE_S = 60
@@ -92,85 +88,6 @@ REFUSALS = (
 
 counts: collections.Counter[str] = collections.Counter()
 """How often each thing happened, over all lives."""
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class Killer:
-    """Ends the process before one of its changes to the disk; nothing it does after that counts.
-
-    ``spared`` are folders in which another process, which is not ended, makes its changes.
-    """
-
-    def __init__(self) -> None:
-        self._left: int | None = None
-        self.spared: tuple[Path, ...] = ()
-        files.observe(self._observe)
-
-    def run(self, act: Callable[[], object], kill_at: int | None) -> bool:
-        """Run ``act``; whether it was killed."""
-        self._left = kill_at
-        try:
-            act()
-        except Killed:
-            counts["killed"] += 1
-            return True
-        finally:
-            self._left = None
-        return False
-
-    def _observe(self, _: str, path: Path) -> None:
-        if self._left is None or any(path.is_relative_to(each) for each in self.spared):
-            return
-        if self._left <= 0:
-            raise Killed
-        self._left -= 1
-
-
-class Watched(RacedStore):
-    """The store behind, which remembers what it was asked for."""
-
-    is_swapping = False
-    has_swapped = False
-    is_sweeping = False
-    is_deleting = False
-
-    def compare_and_swap(self, key: str, data: bytes, expected: str | None) -> bool:
-        self.is_swapping = True
-        has_swapped = super().compare_and_swap(key, data, expected)
-        self.has_swapped = True
-        return has_swapped
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        self.is_sweeping = self.has_swapped and prefix == ""
-        return super().list(prefix)
-
-    def delete(self, key: str) -> None:
-        self.is_deleting = True
-        super().delete(key)
-
-
-@dataclass
-class Stalled:
-    """A copy of the home that hangs in a publish or a collection.
-
-    ``begun`` is the token of the collection that it had begun, and ``version`` the timestamp's that
-    it had signed then.
-    """
-
-    writer: TestableWriter
-    collects: bool
-    thread: threading.Thread
-    hangs: threading.Event
-    store: Watched
-    begun: str | None = None
-    version: str | None = None
-    steps: int = 0
-    go_on: threading.Event = field(default_factory=threading.Event)
-    reports: list[PublishReport] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
 
 
 WORDS: dict[str, Callable[[TestableWriter, str, int], object]] = {
@@ -456,7 +373,8 @@ class Life(RuleBasedStateMachine):
     def _run(self, act: Callable[[], object], kill_at: int | None) -> None:
         """Run a command; a refusal by name is fine, and so is to be fenced by the copy."""
         try:
-            self.killer.run(act, kill_at)
+            if self.killer.run(act, kill_at):
+                counts["killed"] += 1
         except REFUSALS as error:
             counts[f"refused: {type(error).__name__}"] += 1
         except CollectionUnderWay:
