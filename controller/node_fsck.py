@@ -92,7 +92,10 @@ def _account_for(node: NodeHome, needed: set[str], found: NodeFsck) -> None:
     for path in files_below(generations):
         if path.relative_to(generations).parts[0] not in found.generations:
             found.stray(path)
-    found.check_by_content(node.residence.artifacts, needed, "no generation names it")
-    found.check_by_content(node.residence.tables, needed, "no generation names its artifact")
-    incoming = "a fetch that was cut off left it, and may go on with it"
-    found.check_by_content(node.home / "incoming", (), incoming)
+    artifact, table = "no generation names it", "no generation names its artifact"
+    cut_off = "a fetch that was cut off left it, and may go on with it"
+    if node.record().active not in found.generations:
+        artifact = table = f"{artifact}; perhaps {cut_off}"
+    found.check_by_content(node.residence.artifacts, needed, artifact)
+    found.check_by_content(node.residence.tables, needed, table)
+    found.check_by_content(node.home / "incoming", (), cut_off)

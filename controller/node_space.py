@@ -161,8 +161,8 @@ def _collect(
     bytes_to_free: int = 0,
     dry_run: bool = False,
 ) -> SpaceReport:
-    residence, record = node.residence, node.record()
     kept = _kept(node) | set(spared)
+    residence, record = node.residence, node.record()
     resident = residence.resident_ids()
     opened_ns = {each: in_use.last_opened_ns(residence.folder(each).parent) for each in resident}
     parts = {each: _parts(residence, each) for each in resident}
@@ -182,6 +182,7 @@ def _collect(
     if bytes_to_free:
         max_bytes = max(0, min(max_bytes, occupancy.old_bytes + orphan_bytes - bytes_to_free))
     evicted: list[Evicted] = []
+    leaving: set[str] = set()
     used: list[str] = []
     # Those that nobody can want come first, and make room for the others.
     for generation_id in sorted(occupancy.least_recent(), key=lambda each: each not in unwanted):
@@ -192,14 +193,14 @@ def _collect(
             if not is_free:
                 used.append(generation_id)
                 continue
-            left = None if dry_run else _set_aside(node, generation_id)
+            left = None if dry_run else residence.set_aside(generation_id)
         if left is not None:
-            files.remove_tree(left)
-        del parts[generation_id]
+            _remove(node, left)
+        leaving |= (parts.pop(generation_id) or {}).keys()
         freed_bytes = occupancy.remove(generation_id)
         evicted.append(Evicted(generation_id, reason or LEAST_RECENT, freed_bytes))
     if not dry_run:
-        gone = _orphans(residence, record, parts)
+        gone = _orphans(residence, record, parts, leaving)
         for artifact_id in gone:
             residence.discard(artifact_id)
         degraded.found_intact(node, gone.keys())
@@ -247,14 +248,14 @@ def _orphans(
     residence: Residence,
     record: ControlRecord,
     parts: Mapping[str, Mapping[str, int] | None],
+    leaving: Collection[str] = (),
 ) -> dict[str, int]:
     """The artifacts that none of these generations names, and their bytes.
 
-    None, where that of one is not known: also where the one that is active is still to come, since
-    a fetch that was killed may have brought some of it.
+    None, where that of one is not known. Where the one that is to be active is still to come, only
+    those of generations that are ``leaving``: others a fetch may have brought that was killed.
     """
-    if record.active not in parts:
-        return {}
+    is_here = record.active in parts
     named: set[str] = set()
     for each in parts.values():
         if each is None:
@@ -263,16 +264,15 @@ def _orphans(
     return {
         artifact_id: size_bytes
         for artifact_id, size_bytes in residence.kept_artifacts()
-        if artifact_id not in named
+        if artifact_id not in named and (is_here or artifact_id in leaving)
     }
 
 
-def _set_aside(node: NodeHome, generation_id: str) -> Path:
-    """Have a generation be here no more, nor known damage of its manifest; where its files are."""
+def _remove(node: NodeHome, left: Path) -> None:
+    """Remove a generation that was set aside; what was known to be wrong with its manifest goes."""
     try:
-        manifest_id = content_id(node.residence.manifest_bytes(generation_id))
-    except GenerationUnknown:
+        manifest_id = content_id((left / MANIFEST_FILE).read_bytes())
+    except OSError:
         manifest_id = ""
-    left = node.residence.set_aside(generation_id)
+    files.remove_tree(left)
     degraded.found_intact(node, {manifest_id})
-    return left

@@ -30,6 +30,9 @@ with more for memory."""
 REDUCTION = 0x1D
 """What x^8 is in zfec's field: its polynomial is x^8 + x^4 + x^3 + x^2 + 1."""
 
+MAX_SHARED = 32
+"""Each takes a slice of memory in each thread."""
+
 MAX_SEARCH = 10_000
 """Pairs of blocks in all sums of a code in which those in common are looked for; past it, it would
 take longer to look for them than to add them up."""
@@ -116,7 +119,10 @@ _SCRATCH = _Scratch()
 
 
 def _scratch(rows: int, width_bytes: int) -> Block:
-    """Memory of this thread, with anything in it: new memory would cost a third of the time."""
+    """Memory of this thread, with anything in it, for as long as the thread lives.
+
+    New memory for each slice would cost a third of the time.
+    """
     size_bytes = rows * width_bytes
     if len(_SCRATCH.memory) < size_bytes:
         _SCRATCH.memory = np.empty(size_bytes, np.uint8)
@@ -154,7 +160,7 @@ def _schedule(k: int, rows: Sequence[bytes]) -> Schedule:
     sums = [numbers for of_bit in bits for numbers in of_bit]
     shared: list[tuple[int, int]] = []
     if sum(len(numbers) ** 2 for numbers in sums) // 2 <= MAX_SEARCH:
-        while pair := _most_shared(sums):
+        while len(shared) < MAX_SHARED and (pair := _most_shared(sums)):
             for numbers in sums:
                 if numbers.issuperset(pair):
                     numbers.difference_update(pair)

@@ -31,8 +31,9 @@ from manifests.identifiers import HASH_SIZE_BYTES
 from symbols.combinations import Block, repair_blocks
 from symbols.geometry import Geometry
 
-COLUMNS_AHEAD = 8
-"""For each thread; what is computed waits in memory, 2 MiB a column, while the disk is at work."""
+COLUMNS_AHEAD = 12
+"""Besides two for each thread: what is computed waits in memory while the disk is at work, a chunk
+of each repair symbol for each column."""
 
 COLUMNS_BETWEEN_FSYNCS = 8
 """The disk writes what is ready while the next columns are computed, not all of it at the end."""
@@ -59,7 +60,7 @@ def encode(source: Path, geometry: Geometry, repair_folder: Path) -> Encoded:
     The files are named by symbol number (``10``, ``11``) and appear whole or not at all; what an
     earlier run left under those names is replaced by the same bytes. An artifact of more than one
     column is encoded by as many threads as the process has cores. The source is memory-mapped;
-    beyond that, memory stays at a few chunks a thread whatever the artifact's size.
+    beyond that, memory is that of a few columns, whatever the artifact's size.
 
     Raises:
         BadSymbolSet: the file has not the size that the geometry is for, or was changed meanwhile.
@@ -178,7 +179,7 @@ class _Columns:
             try:
                 for column in columns:
                     ahead.append(pool.submit(self._encode, column))
-                    if len(ahead) == threads * COLUMNS_AHEAD:
+                    if len(ahead) == 2 * threads + COLUMNS_AHEAD:
                         yield ahead.popleft().result()
                 while ahead:
                     yield ahead.popleft().result()

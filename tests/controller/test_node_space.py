@@ -350,6 +350,26 @@ def test_what_a_killed_bootstrap_brought_stays_for_the_next_one(
     assert resident(node) == [6, 7]
 
 
+def test_what_goes_before_a_new_generation_is_here_frees_what_is_said(
+    both: tuple[TestableWriter, NodeHome],
+) -> None:
+    writer, node = both
+    node = bounded(node, 0)
+    add(writer, upserts([7]))
+    node.trust().refresh(node.stores())
+    brought = node.residence.artifacts / content_id(b"by a fetch that was killed")
+    brought.write_bytes(b"by a fetch that was killed")
+    before = occupied(node)
+    report = node_space.gc(node)
+    assert evicted(report) == [1, 2, 3, 4]
+    assert before - occupied(node) == report.freed_bytes > 0
+    (orphan,) = node_fsck.check(node).orphans
+    assert (orphan.path, "perhaps a fetch" in orphan.reason) == (f"artifacts/{brought.name}", True)
+    assert NodeHome(node.home).bootstrap().activated
+    node_space.gc(NodeHome(node.home))
+    assert not brought.exists()
+
+
 def test_nobody_waits_for_the_removal_of_what_was_set_aside(
     node: NodeHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,10 +6,13 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
+from numpy.typing import NDArray
 
 import symbols.encode
 from durable import files
@@ -250,6 +253,20 @@ def test_any_number_of_threads_gives_the_same_symbols(
         repairs = [symbol_data(encoded, number) for number in range(geometry.k, geometry.m)]
         found.append((encoded.table, repairs))
     assert found[0] == found[1] == found[2]
+
+
+def test_memory_of_columns_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    def empty(shape: Any, kind: type) -> NDArray[np.uint8]:
+        made.append(shape)
+        return np.ndarray(shape, kind)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(np, "empty", empty)
+    encoded_artifact(tmp_path, COLUMNS)
+    columns = [shape for shape in made if shape == (2, 4096)]
+    assert 0 < len(columns) <= 2 * 2 + symbols.encode.COLUMNS_AHEAD < COLUMNS.column_count
 
 
 def test_a_damaged_repair_file_is_not_offered_for_upload(tmp_path: Path) -> None:
