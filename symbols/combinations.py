@@ -96,16 +96,21 @@ def _add_up(schedule: Schedule, blocks: list[Block], totals: Block) -> None:
     signed, overflow = totals.view(np.int8), scratch[:count]
     overflows = overflow.view(np.bool_)
     rows = list(totals)
-    for bit, sums in enumerate(schedule.bits):
-        if bit:
-            # A byte overflows in the doubling if, as a signed one, it is below zero. numpy has no
-            # vector instruction for shifting bytes; comparing and multiplying take a third less.
-            np.less(signed, 0, overflows)
-            np.multiply(overflow, REDUCTION, overflow)
-            np.add(totals, totals, totals)
-            xor(totals, overflow, totals)
-        else:
-            totals.fill(0)
+    highest, *others = schedule.bits
+    for numbers, row in zip(highest, rows, strict=True):
+        if len(numbers) < 2:
+            np.copyto(row, blocks[numbers[0]] if numbers else 0)
+            continue
+        xor(blocks[numbers[0]], blocks[numbers[1]], row)
+        for number in numbers[2:]:
+            xor(row, blocks[number], row)
+    for sums in others:
+        # A byte overflows in the doubling if, as a signed one, it is below zero. numpy has no
+        # vector instruction for shifting bytes; comparing and multiplying take a third less.
+        np.less(signed, 0, overflows)
+        np.multiply(overflow, REDUCTION, overflow)
+        np.add(totals, totals, totals)
+        xor(totals, overflow, totals)
         for numbers, row in zip(sums, rows, strict=True):
             for number in numbers:
                 xor(row, blocks[number], row)
