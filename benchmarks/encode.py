@@ -20,15 +20,7 @@ from pathlib import Path
 import numpy as np
 from zfec import Encoder
 
-from benchmarks.harness import (
-    Disagreement,
-    Outcome,
-    Pairs,
-    have_free_memory,
-    run_pairs,
-    seconds,
-    show,
-)
+from benchmarks.harness import Disagreement, Outcome, Pairs, run_pairs, seconds, show
 from benchmarks.large import MIB
 from symbols.encode import encode
 from symbols.geometry import Geometry, choose
@@ -39,8 +31,6 @@ SIZE_BYTES = 1020 * MIB
 SEED = 20_242
 PAIRS = 9
 MIN_SHARE = 0.85
-FREE_MEMORY_BYTES = 512 * MIB
-"""More than either side takes for its files and buffers."""
 
 Keep = Callable[[int, Sequence[bytes]], object]
 
@@ -99,7 +89,6 @@ def measure(
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir()
         os.sync()  # neither side waits for what was written before it
-        have_free_memory(FREE_MEMORY_BYTES)
         return seconds(lambda: action(target))
 
     return run_pairs(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -75,16 +74,6 @@ def seconds(action: Callable[[], object]) -> float:
     started = time.perf_counter()
     action()
     return time.perf_counter() - started
-
-
-def have_free_memory(size_bytes: int) -> None:
-    """Have so much free memory at hand, for whichever side comes next.
-
-    A virtual machine gives free memory back to its host, and who asks for it next waits for the
-    host: more than a second for each GiB was seen here.
-    """
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
-    mmap.mmap(-1, size_bytes, flags=flags).close()
 
 
 def run_pairs(
