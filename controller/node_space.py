@@ -4,8 +4,8 @@ The active generation stays, and with it the one that was served before and the 
 goes to, and one that it was rolled back or demoted from. What else is collected goes at once, and
 what is revoked; of the rest, what is more than ``old_generations_max_bytes``, or than the disk
 has room for when another generation comes. A generation that a reader in any process has open is
-passed over. The pointer never waits for any of this, and whoever opens an old generation for one
-rename at most.
+passed over. The pointer never waits for any of this; whoever opens an old generation that is just
+going waits for its rename, and not for the removal of its files.
 
 What a fetch has brought of the generation that is to be active, before it was killed, stays for the
 next one.

@@ -34,7 +34,7 @@ from tests.support.homes import (
     new_node,
 )
 from tests.support.signed_away import sign, sign_away
-from tests.system.world import copy, files_of
+from tests.system.world import copy_homes, files_of
 
 COUNT = 6
 
@@ -55,10 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def both(made: Path, tmp_path: Path) -> tuple[TestableWriter, NodeHome]:
     folder = tmp_path / "copy"
-    copy(made, folder)  # hard links and all
-    for name in ("writer/settings.json", "node/node.json"):
-        path = folder / name
-        path.write_text(path.read_text("utf-8").replace(str(made), str(folder)), "utf-8")
+    copy_homes(made, folder)  # hard links and all
     writer, node = TestableWriter(folder / "writer"), NodeHome(folder / "node")
     for seq, generation_id in enumerate(node.residence.resident_ids(), 1):
         opened(node, generation_id, seq)

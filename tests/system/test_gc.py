@@ -17,7 +17,17 @@ from store.folder import FolderStore
 from store.leases import new_lease, write_lease
 from tests.support.collection import keys_of, set_collection
 from tests.support.process import Genctl, Warm
-from tests.system.world import ask, bootstrap, copy, documents, files_of, ids, ingest, release
+from tests.system.world import (
+    ask,
+    bootstrap,
+    copy_homes,
+    documents,
+    files_of,
+    ids,
+    ingest,
+    release,
+    release_into_two_stores,
+)
 
 GENERATIONS = 5
 
@@ -26,11 +36,7 @@ GENERATIONS = 5
 def template(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Five generations in two stores, the last of them active and served by the node n."""
     genctl = Genctl(warm, tmp_path_factory.mktemp("template"))
-    genctl("init", "w", "--store", "s", "--store", "t", "--dimensions", 256).ok()
-    made = []
-    for number in range(1, GENERATIONS + 1):
-        ingest(genctl, documents(number, number), 1)
-        made.append(release(genctl))
+    made = release_into_two_stores(genctl, GENERATIONS)
     bootstrap(genctl)
     return genctl.folder, made
 
@@ -38,12 +44,8 @@ def template(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 @pytest.fixture
 def genctl(warm: Warm, tmp_path: Path, template: tuple[Path, list[str]]) -> Genctl:
     """Runs each command in its own process, in a copy of the template."""
-    made, folder = template[0], tmp_path / "copy"
-    copy(made, folder)
-    for name in ("w/settings.json", "n/node.json"):
-        text = (folder / name).read_text("utf-8").replace(str(made), str(folder))
-        (folder / name).write_text(text, "utf-8")
-    return Genctl(warm, folder)
+    copy_homes(template[0], tmp_path / "copy")
+    return Genctl(warm, tmp_path / "copy")
 
 
 @pytest.fixture

@@ -14,7 +14,15 @@ import pytest
 from controller.writer import WriterHome
 from tests.support.collection import set_collection
 from tests.support.process import Genctl, Warm
-from tests.system.world import copy, documents, files_of, ingest, release
+from tests.system.world import (
+    copy,
+    copy_homes,
+    documents,
+    files_of,
+    ingest,
+    release,
+    release_into_two_stores,
+)
 
 GENERATIONS = 3
 
@@ -23,22 +31,14 @@ GENERATIONS = 3
 def template(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Three generations in two stores."""
     genctl = Genctl(warm, tmp_path_factory.mktemp("template"))
-    genctl("init", "w", "--store", "s", "--store", "t", "--dimensions", 256).ok()
-    made = []
-    for number in range(1, GENERATIONS + 1):
-        ingest(genctl, documents(number, number), 1)
-        made.append(release(genctl))
-    return genctl.folder, made
+    return genctl.folder, release_into_two_stores(genctl, GENERATIONS)
 
 
 @pytest.fixture
 def genctl(warm: Warm, tmp_path: Path, template: tuple[Path, list[str]]) -> Genctl:
     """Runs each command in its own process, in a copy of the template."""
-    made, folder = template[0], tmp_path / "copy"
-    copy(made, folder)
-    path = folder / "w" / "settings.json"
-    path.write_text(path.read_text("utf-8").replace(str(made), str(folder)), "utf-8")
-    return Genctl(warm, folder)
+    copy_homes(template[0], tmp_path / "copy")
+    return Genctl(warm, tmp_path / "copy")
 
 
 @pytest.fixture

@@ -74,6 +74,23 @@ def copy(source: Path, target: Path) -> None:
     subprocess.run(["cp", "-a", str(source), str(target)], check=True)
 
 
+def copy_homes(made: Path, folder: Path) -> None:
+    """The same, whose settings then name the stores of the copy."""
+    copy(made, folder)
+    for path in (*folder.glob("*/settings.json"), *folder.glob("*/node.json")):
+        path.write_text(path.read_text("utf-8").replace(str(made), str(folder)), "utf-8")
+
+
+def release_into_two_stores(genctl: Genctl, count: int) -> list[str]:
+    """A writer ``w`` that released so many generations, a document each; their ids."""
+    genctl("init", "w", "--store", "s", "--store", "t", "--dimensions", 256).ok()
+    made = []
+    for number in range(1, count + 1):
+        ingest(genctl, documents(number, number), 1)
+        made.append(release(genctl))
+    return made
+
+
 def files_of(folder: Path) -> dict[str, tuple[int, int, int]]:
     """Inode, modification time and size of every file under ``folder``, by its relative path."""
     return {
