@@ -10,25 +10,35 @@ file has within a block, and the block that two pieces share is carried from one
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from durable.files import step, translated
+from durable.files import TEMPORARY_PREFIX, fsync_folder, rename_file, step, translated
 
 BLOCK_SIZE_BYTES = 4096
 """What ``O_DIRECT`` wants everything to be a multiple of, on every disk in use today."""
 
+DIRECT_FROM_BYTES = 4 << 20
+"""Files from this size on are written past the page cache."""
+
 
 class AlignedBuffer:
-    """Memory for ``capacity_bytes`` bytes that :class:`BulkFile` can write without copying them."""
+    """Memory for ``capacity_bytes`` bytes that :class:`BulkFile` can write without copying them.
 
-    def __init__(self, capacity_bytes: int) -> None:
+    It takes :func:`aligned_size_bytes` of ``memory`` from its start, which begins with a block,
+    or has memory of its own.
+    """
+
+    def __init__(self, capacity_bytes: int, memory: memoryview | None = None) -> None:
         self.capacity_bytes = capacity_bytes
-        blocks = -(-capacity_bytes // BLOCK_SIZE_BYTES) + 1
-        self._memory = memoryview(mmap.mmap(-1, blocks * BLOCK_SIZE_BYTES))
+        size_bytes = aligned_size_bytes(capacity_bytes)
+        self._memory = memoryview(mmap.mmap(-1, size_bytes)) if memory is None else memory
 
     def at(self, offset_bytes: int, length: int) -> memoryview:
         """The memory for ``length`` bytes that stand at ``offset_bytes`` of a file."""
@@ -38,6 +48,39 @@ class AlignedBuffer:
     def blocks(self, length: int) -> memoryview:
         """The first ``length`` bytes from the start of a block on."""
         return self._memory[:length]
+
+
+def aligned_size_bytes(capacity_bytes: int) -> int:
+    """What an :class:`AlignedBuffer` takes: whole blocks, and one to begin in."""
+    return (-(-capacity_bytes // BLOCK_SIZE_BYTES) + 1) * BLOCK_SIZE_BYTES
+
+
+@contextlib.contextmanager
+def new_bulk_file(path: Path, size_bytes: int) -> Iterator[BulkFile]:
+    """Yield a file of ``size_bytes`` that becomes ``path`` when the block succeeds.
+
+    That is atomic and durable. When the block fails, nothing is left behind.
+
+    Raises:
+        DiskFull, DiskError: it cannot be made.
+    """
+    step("write", path)
+    with translated(path):
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+        os.close(descriptor)
+    temporary = Path(name)
+    is_direct = size_bytes >= DIRECT_FROM_BYTES
+    try:
+        with contextlib.closing(BulkFile(temporary, direct=is_direct)) as file:
+            yield file
+            file.finish(size_bytes)
+        with translated(path):
+            temporary.chmod(0o644)
+        rename_file(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
 
 
 class BulkFile:
@@ -61,6 +104,7 @@ class BulkFile:
             except BaseException:
                 os.close(self._descriptor)
                 raise
+        self._is_past_cache = self._direct is not None
         self._next_bytes = 0
         self._carry = b""
 
@@ -82,6 +126,20 @@ class BulkFile:
         self._carry = bytes(buffer.blocks(head + length)[whole:])
         self._next_bytes = offset_bytes + length
 
+    def put(self, offset_bytes: int, buffer: AlignedBuffer, length: int) -> None:
+        """Write ``buffer.at(offset_bytes, length)`` out of sequence; several threads may.
+
+        That is past the page cache where the piece begins with a block, but for the block that it
+        ends in. No two pieces may share one.
+        """
+        step("write-at", self._path)
+        data = buffer.at(offset_bytes, length)
+        whole = 0
+        if self._direct is not None and offset_bytes % BLOCK_SIZE_BYTES == 0:
+            whole = length // BLOCK_SIZE_BYTES * BLOCK_SIZE_BYTES
+            self._write_direct(offset_bytes, data[:whole])
+        self._write_cached(offset_bytes + whole, data[whole:])
+
     @property
     def size_bytes(self) -> int:
         """How long the file is so far."""
@@ -97,13 +155,15 @@ class BulkFile:
         blocks = buffer.blocks(-(-wanted // BLOCK_SIZE_BYTES) * BLOCK_SIZE_BYTES)
         done = 0
         while done < wanted:
+            was_past_cache = self._is_past_cache
             with translated(self._path):
                 # A direct read ends early only at the file's end, so its next offset is aligned.
                 try:
                     count = os.preadv(self._readable(), [blocks[done:]], start + done)
                 except OSError as error:
-                    if not self._cannot_be_direct(error):
+                    if not was_past_cache or error.errno != errno.EINVAL:
                         raise
+                    self._go_through_cache()
                     continue
             if count == 0:
                 break
@@ -138,10 +198,12 @@ class BulkFile:
 
     def close(self) -> None:
         """Let go of the file; says nothing about durability."""
-        os.close(self._descriptor)
+        # A thread that writes all the same must not meet another file by the same number.
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
         if self._direct is not None:
-            os.close(self._direct)
-            self._direct = None
+            direct, self._direct = self._direct, -1
+            os.close(direct)
 
     def _readable(self) -> int:
         return self._descriptor if self._direct is None else self._direct
@@ -157,23 +219,24 @@ class BulkFile:
     def _write_direct(self, offset_bytes: int, blocks: memoryview) -> None:
         assert self._direct is not None  # noqa: S101 - for the type checker
         while blocks:
+            was_past_cache = self._is_past_cache  # another thread may end that meanwhile
             with translated(self._path):
                 try:
                     count = os.pwrite(self._direct, blocks, offset_bytes)
                 except OSError as error:
-                    if not self._cannot_be_direct(error):
+                    if not was_past_cache or error.errno != errno.EINVAL:
                         raise
+                    self._go_through_cache()
                     continue
             offset_bytes += count
             blocks = blocks[count:]
 
-    def _cannot_be_direct(self, error: OSError) -> bool:
-        """Go through the page cache from now on, if larger blocks are wanted than any seen yet."""
-        if self._direct is None or error.errno != errno.EINVAL:
-            return False
+    def _go_through_cache(self) -> None:
+        """From now on, since larger blocks are wanted here than any seen yet."""
+        assert self._direct is not None  # noqa: S101 - for the type checker
         flags = fcntl.fcntl(self._direct, fcntl.F_GETFL)
         fcntl.fcntl(self._direct, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-        return bool(flags & os.O_DIRECT)
+        self._is_past_cache = False
 
     def _write_cached(self, offset_bytes: int, data: bytes | memoryview) -> None:
         rest = memoryview(data)

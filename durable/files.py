@@ -169,37 +169,6 @@ def create_file(path: Path, parts: Iterable[bytes | memoryview], *, mode: int = 
     return True
 
 
-@contextlib.contextmanager
-def new_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Yield a stream whose bytes become ``path``, atomically and durably, when the block succeeds.
-
-    For files that are written beside one another; when the block fails, nothing is left behind.
-    """
-    step("write", path)
-    with translated(path):
-        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
-        try:
-            with open(descriptor, "wb") as stream:
-                os.fchmod(descriptor, mode)
-                yield stream
-                stream.flush()
-                os.fsync(descriptor)
-            step("rename", path)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    fsync_folder(path.parent)
-
-
-def fsync_stream(stream: BinaryIO, path: Path) -> None:
-    """Have the disk take what was written to ``stream`` so far, which :func:`new_file` gave."""
-    step("fsync", path)
-    with translated(path):
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
 def link_file(source: Path, target: Path) -> None:
     """Give ``source`` a second name (a hard link); an existing ``target`` is left alone.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from durable import files
-from durable.bulk_file import AlignedBuffer, BulkFile
+from durable.bulk_file import DIRECT_FROM_BYTES, AlignedBuffer, BulkFile
 from index.verification import ReadFiles, StreamedArtifact
 from manifests.errors import ArtifactHashMismatch, BadSymbolSet, DiskError, DiskFull
 from manifests.generation import ArtifactFile
@@ -26,9 +26,6 @@ from replicator.runs import Run, source_runs
 from replicator.signed_chunks import SignedChunks
 from replicator.tables import Tables
 from symbols.table import check_chunk
-
-DIRECT_FROM_BYTES = 4 << 20
-"""Artifacts from this size on are written past the page cache."""
 
 READ_BACK_BYTES = 4 << 20
 

@@ -14,29 +14,30 @@ import contextlib
 import errno
 import mmap
 import os
-import queue
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from blake3 import blake3
 
-from durable.files import fsync_stream, new_file, translated
+from durable.bulk_file import (
+    BLOCK_SIZE_BYTES,
+    AlignedBuffer,
+    BulkFile,
+    aligned_size_bytes,
+    new_bulk_file,
+)
+from durable.files import translated
 from manifests.errors import BadSymbolSet, DiskError
 from manifests.identifiers import HASH_SIZE_BYTES
 from symbols.combinations import Block, repair_blocks
 from symbols.geometry import Geometry
 
-COLUMNS_AHEAD = 12
-"""Besides two for each thread: what is computed waits in memory while the disk is at work, a chunk
-of each repair symbol for each column."""
-
-COLUMNS_BETWEEN_FSYNCS = 8
-"""The disk writes what is ready while the next columns are computed, not all of it at the end."""
+THREADS_AT_THE_DISK = 1
+"""Besides one for each core: while some wait for the disk, as many others compute."""
 
 _MADV_POPULATE_READ = 22  # Linux 5.14; the mmap module names it from Python 3.14 on
 
@@ -58,9 +59,9 @@ def encode(source: Path, geometry: Geometry, repair_folder: Path) -> Encoded:
     """Write the data of each repair symbol of ``source`` to a file in ``repair_folder``.
 
     The files are named by symbol number (``10``, ``11``) and appear whole or not at all; what an
-    earlier run left under those names is replaced by the same bytes. An artifact of more than one
-    column is encoded by as many threads as the process has cores. The source is memory-mapped;
-    beyond that, memory is that of a few columns, whatever the artifact's size.
+    earlier run left under those names is replaced by the same bytes. Columns are shared out to a
+    thread for each core that the process has, and one more. The source is memory-mapped; beyond
+    that, each thread has memory for the repair symbols of one column, whatever the artifact's size.
 
     Raises:
         BadSymbolSet: the file has not the size that the geometry is for, or was changed meanwhile.
@@ -71,7 +72,10 @@ def encode(source: Path, geometry: Geometry, repair_folder: Path) -> Encoded:
     )
     with contextlib.ExitStack() as stack:
         descriptor = stack.enter_context(_opened(source, geometry.size_bytes))
-        outputs = [stack.enter_context(new_file(path)) for path in repair_paths]
+        outputs = [
+            stack.enter_context(new_bulk_file(path, geometry.symbol_size_bytes))
+            for path in repair_paths
+        ]
         before = _state(source, descriptor)
         table = _Columns(source, descriptor, geometry).write(outputs)
         if _state(source, descriptor) != before:
@@ -132,15 +136,8 @@ def _changed(path: Path) -> BadSymbolSet:
     )
 
 
-class _Column(NamedTuple):
-    """What one column gives: the digests of its ``m`` chunks, the chunks of its repair symbols."""
-
-    digests: list[bytes]
-    repairs: Block
-
-
 class _Columns:
-    """The columns of one artifact: each is read, hashed and encoded by one thread."""
+    """The columns of one artifact: each is read, hashed, encoded and written by one thread."""
 
     def __init__(self, source: Path, descriptor: int, geometry: Geometry) -> None:
         self._source = source
@@ -149,44 +146,40 @@ class _Columns:
         with translated(source):
             self._mapping = mmap.mmap(descriptor, geometry.size_bytes, prot=mmap.PROT_READ)
         self._bytes = memoryview(self._mapping)
-        self._free: queue.SimpleQueue[Block] = queue.SimpleQueue()
-        """Memory of columns that were written: fresh memory would cost a fifth of the time."""
 
-    def write(self, outputs: Sequence[BinaryIO]) -> bytes:
+    def write(self, outputs: Sequence[BulkFile]) -> bytes:
         """Write all repair symbols to ``outputs``; return the table."""
         table = bytearray(self._geometry.table_size_bytes)
-        with contextlib.closing(self._encoded()) as columns:
-            for number, column in enumerate(columns):
-                self._enter(table, number, column.digests)
-                width_bytes = self._geometry.column_width_bytes(number)
-                for output, repair in zip(outputs, column.repairs, strict=True):
-                    output.write(repair[:width_bytes].data)
-                self._free.put(column.repairs)
-                if (number + 1) % COLUMNS_BETWEEN_FSYNCS == 0:
-                    for output in outputs:
-                        fsync_stream(output, self._source)
+        columns = iter(range(self._geometry.column_count))
+        cores = len(os.sched_getaffinity(0))
+        threads = min(self._geometry.column_count, cores + THREADS_AT_THE_DISK)
+        with ThreadPoolExecutor(threads) as pool:
+            work = [pool.submit(self._work, columns, outputs, table) for _ in range(threads)]
+            try:
+                wait(work, return_when=FIRST_EXCEPTION)
+            finally:
+                deque(columns, maxlen=0)  # where one failed, the others need not go on
+        for each in work:
+            each.result()
         return bytes(table)
 
-    def _encoded(self) -> Generator[_Column, None, None]:
-        """The columns in their order; some are computed ahead of the one that is asked for."""
-        columns = range(self._geometry.column_count)
-        threads = min(len(columns), len(os.sched_getaffinity(0)))
-        if threads == 1:
-            yield from map(self._encode, columns)
-            return
-        ahead: deque[Future[_Column]] = deque()
-        with ThreadPoolExecutor(threads) as pool:
-            try:
-                for column in columns:
-                    ahead.append(pool.submit(self._encode, column))
-                    if len(ahead) == 2 * threads + COLUMNS_AHEAD:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                pool.shutdown(cancel_futures=True)
+    def _work(self, columns: Iterator[int], outputs: Sequence[BulkFile], table: bytearray) -> None:
+        """Deal with one of ``columns`` after the other; other threads take from them too."""
+        geometry = self._geometry
+        # Memory that is fresh for each column would cost a fifth of the time.
+        size_bytes = aligned_size_bytes(geometry.column_width_bytes(0))
+        block = np.frombuffer(mmap.mmap(-1, len(outputs) * size_bytes), np.uint8)
+        rows = block.reshape(len(outputs), size_bytes)
+        buffers = [AlignedBuffer(geometry.column_width_bytes(0), row.data) for row in rows]
+        for column in columns:
+            offset, length = geometry.chunk_range(geometry.m - 1, column)
+            head = offset % BLOCK_SIZE_BYTES
+            self._encode(column, rows[:, head : head + length], table)
+            for output, buffer in zip(outputs, buffers, strict=True):
+                output.put(offset, buffer, length)
 
-    def _encode(self, column: int) -> _Column:
+    def _encode(self, column: int, repairs: Block, table: bytearray) -> None:
+        """Compute the chunks of repair symbols, and enter the hashes of all chunks."""
         geometry = self._geometry
         chunks = [self._source_chunk(number, column) for number in range(geometry.k)]
         width_bytes = geometry.column_width_bytes(column)
@@ -194,17 +187,11 @@ class _Columns:
             chunk if len(chunk) == width_bytes else bytes(chunk).ljust(width_bytes, b"\0")
             for chunk in chunks
         ]
-        memory = self._memory()
-        repairs = repair_blocks(geometry.k, geometry.m, blocks, memory[:, :width_bytes])
+        repair_blocks(geometry.k, geometry.m, blocks, repairs)
         digests = [blake3(data).digest() for data in [*chunks, *(row.data for row in repairs)]]
-        return _Column(digests, memory)
-
-    def _memory(self) -> Block:
-        try:
-            return self._free.get_nowait()
-        except queue.Empty:
-            geometry = self._geometry
-            return np.empty((geometry.m - geometry.k, geometry.column_width_bytes(0)), np.uint8)
+        for number in geometry.symbols_with_chunk(column):
+            offset = geometry.table_offset(number, column)
+            table[offset : offset + HASH_SIZE_BYTES] = digests[number]
 
     def _source_chunk(self, number: int, column: int) -> memoryview:
         """A chunk of a source symbol; empty where a short last symbol has none."""
@@ -231,8 +218,3 @@ class _Columns:
             f"{self._source}: the disk cannot read all of it; build again on a sound disk",
             path=str(self._source),
         )
-
-    def _enter(self, table: bytearray, column: int, digests: Sequence[bytes]) -> None:
-        for number in self._geometry.symbols_with_chunk(column):
-            offset = self._geometry.table_offset(number, column)
-            table[offset : offset + HASH_SIZE_BYTES] = digests[number]

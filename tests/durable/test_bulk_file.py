@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import random
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies
 
-from durable.bulk_file import BLOCK_SIZE_BYTES, AlignedBuffer, BulkFile
+from durable.bulk_file import (
+    BLOCK_SIZE_BYTES,
+    AlignedBuffer,
+    BulkFile,
+    aligned_size_bytes,
+    new_bulk_file,
+)
 from manifests.errors import DiskError, DiskFull, GenctlError
 
 MEMORY = Path("/dev/shm")
@@ -143,6 +150,42 @@ def test_pieces_in_sequence_are_written_past_the_cache_but_for_the_last_block(
         file.finish(offset)
         assert written[-1] == (file._descriptor, offset - offset % BLOCK_SIZE_BYTES)
     assert path.read_bytes() == b"".join(pieces)
+
+
+def test_a_new_file_appears_when_its_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    data = random.Random(4).randbytes(10_001)
+    with new_bulk_file(path, len(data)) as file:
+        put(file, 0, data)
+        assert not path.exists()
+    assert path.read_bytes() == data
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_whose_block_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="of the block"), new_bulk_file(path, 100) as file:  # noqa: PT012
+        put(file, 0, b"new")
+        raise RuntimeError("of the block")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_buffers_side_by_side_are_written_each_for_itself(tmp_path: Path) -> None:
+    size_bytes = aligned_size_bytes(9_000)
+    memory = memoryview(bytearray(2 * size_bytes))
+    pieces = [random.Random(number).randbytes(9_000) for number in range(2)]
+    for number, piece in enumerate(pieces):
+        row = AlignedBuffer(9_000, memory[number * size_bytes :][:size_bytes])
+        row.at(5_000, 9_000)[:] = piece
+        with opened(tmp_path / str(number), direct=False) as file:
+            put(file, 0, bytes(5_000))
+            file.write(5_000, row, 9_000)
+            file.finish(14_000)
+    found = [(tmp_path / str(number)).read_bytes() for number in range(2)]
+    assert found == [bytes(5_000) + piece for piece in pieces]
 
 
 def test_a_resumed_file_keeps_what_it_had(tmp_path: Path) -> None:

@@ -60,26 +60,6 @@ def test_creating_loses_to_whoever_came_between(
     assert names(tmp_path) == ["file"]
 
 
-def test_a_new_file_appears_when_its_block_ends(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with files.new_file(path) as stream:
-        stream.write(NEW_BYTES)
-        assert not path.exists()
-    assert path.read_bytes() == NEW_BYTES
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
-    assert names(tmp_path) == ["file"]
-
-
-def test_a_new_file_whose_block_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(OLD)
-    with pytest.raises(RuntimeError, match="of the block"), files.new_file(path) as stream:  # noqa: PT012
-        stream.write(NEW_BYTES)
-        raise RuntimeError("of the block")
-    assert path.read_bytes() == OLD
-    assert names(tmp_path) == ["file"]
-
-
 def test_linking_gives_a_second_name_and_leaves_a_taken_one(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(OLD)

@@ -1,21 +1,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import mmap
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from blake3 import blake3
-from hypothesis import given, settings
-from numpy.typing import NDArray
+from hypothesis import given, settings, strategies
 
+import durable.bulk_file
 import symbols.encode
 from durable import files
+from durable.bulk_file import DIRECT_FROM_BYTES, AlignedBuffer
 from manifests.errors import BadSymbolSet, DiskError, DiskFull
 from symbols.encode import encode, object_parts
 from symbols.geometry import CHUNK_SIZE_BYTES, Geometry, choose, describe, from_manifest
@@ -70,12 +70,14 @@ def test_symbols_and_table_are_the_reference_ones(tmp_path: Path, size_bytes: in
     assert geometry.stored_size_bytes == sum(map(geometry.object_size_bytes, range(geometry.m)))
 
 
-@given(small_geometries())
+@given(small_geometries(), strategies.sampled_from([1, DIRECT_FROM_BYTES]))
 @settings(deadline=None)
 def test_small_symbols_and_tables_are_the_reference_ones(
-    tmp_path_factory: pytest.TempPathFactory, geometry: Geometry
+    tmp_path_factory: pytest.TempPathFactory, geometry: Geometry, direct_from_bytes: int
 ) -> None:
-    encoded = encoded_artifact(tmp_path_factory.mktemp("small"), geometry)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(durable.bulk_file, "DIRECT_FROM_BYTES", direct_from_bytes)
+        encoded = encoded_artifact(tmp_path_factory.mktemp("small"), geometry)
     symbols = reference_symbols(pattern(geometry.size_bytes), geometry)
     assert [symbol_data(encoded, number) for number in range(geometry.m)] == symbols
     assert encoded.table == reference_table(symbols, geometry.chunk_size_bytes)
@@ -175,13 +177,14 @@ def test_a_source_that_changes_while_it_is_read_is_refused_and_leaves_nothing(
     changed: list[str] = []
 
     def observer(step: str, _: Path) -> None:
-        if step == "fsync" and not changed:
+        if step == "write-at" and not changed:
             changed.append(step)
             change(source)
 
     monkeypatch.setattr(files, "_observers", [observer])
     # With one thread nobody has a page in hand at the moment at which it is taken away.
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr(symbols.encode, "THREADS_AT_THE_DISK", 0)
     with pytest.raises(BadSymbolSet, match="changed while it was read"):
         encode(source, COLUMNS, tmp_path)
     assert changed
@@ -191,17 +194,19 @@ def test_a_source_that_changes_while_it_is_read_is_refused_and_leaves_nothing(
 def test_row_40_a_full_disk_ends_all_threads_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    real = os.pwrite
     asked: list[int] = []
 
-    def full(descriptor: int) -> None:
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
         asked.append(descriptor)
         if len(asked) > 1:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data, offset)
 
     source = tmp_path / "artifact"
     source.write_bytes(pattern(COLUMNS_BYTES))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "pwrite", full)
     threads = threading.active_count()
     with pytest.raises(DiskFull):
         encode(source, COLUMNS, tmp_path)
@@ -209,15 +214,16 @@ def test_row_40_a_full_disk_ends_all_threads_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_row_41_a_failed_fsync_on_the_way_is_a_disk_error_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("function", ["pwrite", "fsync"])
+def test_row_41_a_failed_write_or_fsync_is_a_disk_error_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
-    def failing(_: int) -> None:
+    def failing(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     source = tmp_path / "artifact"
     source.write_bytes(pattern(COLUMNS_BYTES))
-    monkeypatch.setattr(os, "fsync", failing)
+    monkeypatch.setattr(os, function, failing)
     with pytest.raises(DiskError):
         encode(source, COLUMNS, tmp_path)
     assert list(tmp_path.iterdir()) == [source]
@@ -233,7 +239,7 @@ def test_row_34_an_encode_killed_at_any_step_leaves_whole_symbols_or_none(tmp_pa
         found = {path.name: path.read_bytes() for path in folder.iterdir()}
         if not killed:
             assert found == whole
-            assert step > 6, "write, fsyncs on the way, rename, fsync of the folder"
+            assert step > 6, "write, pieces, fsync, rename, fsync of the folder"
             return
         shown = {name for name in found if not name.startswith(files.TEMPORARY_PREFIX)}
         assert all(found[name] == whole[name] for name in shown)
@@ -255,18 +261,46 @@ def test_any_number_of_threads_gives_the_same_symbols(
     assert found[0] == found[1] == found[2]
 
 
-def test_memory_of_columns_is_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
+def test_memory_is_that_of_a_column_for_each_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    real = AlignedBuffer
 
-    def empty(shape: Any, kind: type) -> NDArray[np.uint8]:
-        made.append(shape)
-        return np.ndarray(shape, kind)
+    def counted(capacity_bytes: int, memory: memoryview) -> AlignedBuffer:
+        made.append(capacity_bytes)
+        return real(capacity_bytes, memory)
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(np, "empty", empty)
+    monkeypatch.setattr(symbols.encode, "AlignedBuffer", counted)
     encoded_artifact(tmp_path, COLUMNS)
-    columns = [shape for shape in made if shape == (2, 4096)]
-    assert 0 < len(columns) <= 2 * 2 + symbols.encode.COLUMNS_AHEAD < COLUMNS.column_count
+    assert made == [4096] * 2 * 3, "two repair symbols, three threads"
+
+
+def test_a_disk_of_larger_blocks_than_any_is_written_through_the_cache_by_all_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = encoded_artifact(tmp_path / "here", COLUMNS)
+    writing = threading.Barrier(3)
+    real = os.pwrite
+    refused: list[int] = []
+
+    def picky(descriptor: int, data: memoryview, offset: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            # All threads are at it before the first of them hears of it.
+            writing.wait(timeout=60)
+            refused.append(offset)
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(descriptor, data, offset)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(durable.bulk_file, "DIRECT_FROM_BYTES", 1)
+    monkeypatch.setattr(os, "pwrite", picky)
+    found = encoded_artifact(tmp_path / "there", COLUMNS)
+    assert [symbol_data(found, number) for number in (10, 11)] == [
+        symbol_data(expected, number) for number in (10, 11)
+    ]
+    assert len(refused) in (0, 6), "each file by each thread, or no file system that knows O_DIRECT"
 
 
 def test_a_damaged_repair_file_is_not_offered_for_upload(tmp_path: Path) -> None:
