@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from index.residence import Residence
@@ -33,7 +34,9 @@ from replicator.tables import Tables
 from replicator.tally import Counting, Kind
 from store.port import ObjectInfo
 
+SOURCES_AT_ONCE = 8
 QUESTIONS_AT_ONCE = 8
+"""Of each source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,20 +133,10 @@ class _Held:
         self._unavailable: dict[str, GenctlError] = {}
         if not artifacts:
             return
-        ids = [each.blake3 for each in artifacts]
-        # Peers are not asked for listings: nothing bounds what one lists.
-        keys = [key for each in ids for key in (artifact_key(each), table_key(each))]
-        prefixes = [symbol_key(each, 0).rpartition("/")[0] + "/" for each in ids]
-        with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
-            for peer in sources.peers:
-                list(pool.map(lambda key, at=peer: self._ask(at, lambda: _stat(at, key)), keys))
-            for store in sources.stores:
-                list(
-                    pool.map(
-                        lambda prefix, at=store: self._ask(at, lambda: at.store.list(prefix)),
-                        prefixes,
-                    )
-                )
+        self._ids = [each.blake3 for each in artifacts]
+        # Each source has threads of its own: one that is silent holds up no other.
+        with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
+            list(pool.map(self._ask_all, (*sources.peers, *sources.stores)))
 
     def __call__(self, place: Place) -> int:
         """How many bytes stand there, from the place's offset on."""
@@ -160,11 +153,23 @@ class _Held:
         """Whether some source could not be asked."""
         return bool(self._unavailable)
 
-    def _ask(self, source: Source, what: Callable[[], Iterable[ObjectInfo]]) -> None:
+    def _ask_all(self, source: Source) -> None:
+        questions: list[Callable[[], Iterable[ObjectInfo]]]
+        if source.kind == "peer":
+            # Peers are not asked for listings: nothing bounds what one lists.
+            keys = [key for each in self._ids for key in (artifact_key(each), table_key(each))]
+            questions = [partial(_stat, source, key) for key in keys]
+        else:
+            prefixes = [symbol_key(each, 0).rpartition("/")[0] + "/" for each in self._ids]
+            questions = [partial(source.store.list, prefix) for prefix in prefixes]
+        with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
+            list(pool.map(partial(self._ask, source), questions))
+
+    def _ask(self, source: Source, question: Callable[[], Iterable[ObjectInfo]]) -> None:
         if source.url in self._unavailable:
             return
         try:
-            for info in what():
+            for info in question():
                 self._sizes[source.url, info.key] = info.size_bytes
         except (RetryError, DiskError, LengthExceeded, ExpansionExceeded) as error:
             self._unavailable[source.url] = error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -91,6 +92,20 @@ class ExcessivePeer(SilentStore):
 
     def stat(self, key: str) -> ObjectInfo | None:
         raise self._error("it says too much")
+
+
+class SlowPeer(SilentStore):
+    """A peer that says that it is not there once all of ``asked`` were asked."""
+
+    def __init__(self, name: str, asked: threading.Barrier) -> None:
+        super().__init__(name)
+        self._asked = asked
+        self._first = threading.Lock()
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        if self._first.acquire(blocking=False):
+            self._asked.wait(timeout=60)
+        return super().stat(key)
 
 
 def spread(one: EncodedArtifact, store_count: int, lost: Sequence[int] = ()) -> list[MemoryStore]:
@@ -273,6 +288,18 @@ def test_a_source_that_does_not_answer_is_named_and_taken_to_have_nothing(
     one = encoded["large"]
     foreseen = check(one, tmp_path, spread(one, 1), [SilentStore("p0")])
     assert [each.unavailable for each in foreseen.sources] == ["it does not answer", None]
+
+
+def test_silent_sources_are_waited_for_at_the_same_time(
+    one: EncodedArtifact, tmp_path: Path
+) -> None:
+    asked = threading.Barrier(3)
+    peers = [SlowPeer(f"p{number}", asked) for number in range(3)]
+    expected = foresee(one, tmp_path, spread(one, 1), peers)
+    assert [source.unavailable for source in expected.sources] == ["it does not answer"] * 3 + [
+        None
+    ]
+    assert not asked.broken
 
 
 @pytest.mark.parametrize("error", [LengthExceeded, ExpansionExceeded])
