@@ -283,6 +283,7 @@ class Downloads:
                 return True
             self._blame(read, place, error)
         finally:
+            read.ended()
             self.counting.moved(source.kind, source.url, watch.arrived_bytes)
         return False
 

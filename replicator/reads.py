@@ -57,6 +57,11 @@ class Read:
             if self.stopped:
                 stop()
 
+    def ended(self) -> None:
+        """Nothing is to be stopped any more; what knows how to also knows this read's memory."""
+        with self._lock:
+            self._stop = None
+
     @property
     def memory(self) -> memoryview:
         """Where the run's bytes go: at a repair symbol's offsets, or at the artifact's."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,7 +26,9 @@ from manifests.names import symbol_key
 from replicator import download, fetch
 from replicator.download import HEDGES_AT_ONCE
 from replicator.sources import Sources
-from store.port import Store
+from store.memory import MemoryStore
+from store.port import UNWATCHED, Store, Transfer
+from store.retrying import Backoff, RetryingStore
 from tests.replicator.encoded import EncodedArtifact, encoded_artifact, fetch_from
 from tests.replicator.transfers import (
     Clock,
@@ -89,6 +93,41 @@ def test_no_more_memory_is_made_than_reads_may_be_under_way(
     monkeypatch.setattr(download, "AlignedBuffer", counted)
     fetch_together(artifacts, tmp_path, [SlowStore(store_with(*artifacts))], reads_at_once=2)
     assert len(made) <= 2 + HEDGES_AT_ONCE
+
+
+class StoppableStore(MemoryStore):
+    """A store whose reads can be stopped while they last."""
+
+    def read_into(
+        self, key: str, *, offset: int, buffer: memoryview, transfer: Transfer = UNWATCHED
+    ) -> int:
+        transfer.stop_by(lambda: None)
+        return super().read_into(key, offset=offset, buffer=buffer, transfer=transfer)
+
+
+def test_memory_is_given_back_when_the_transfer_ends_and_not_some_time_later(
+    artifacts: list[EncodedArtifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[AlignedBuffer]] = []
+
+    def counted(capacity_bytes: int) -> AlignedBuffer:
+        buffer = AlignedBuffer(capacity_bytes)
+        made.append(weakref.ref(buffer))
+        return buffer
+
+    store = StoppableStore()
+    for each in artifacts:
+        for number, body in enumerate(each.objects):
+            store.put_if_absent(symbol_key(each.artifact.blake3, number), [body])
+    retrying = RetryingStore(store, Backoff(sleep=lambda _: None, jitter=lambda: 0.0))
+    monkeypatch.setattr(download, "AlignedBuffer", counted)
+    gc.disable()
+    try:
+        assert fetch_together(artifacts, tmp_path, [retrying], reads_at_once=3).errors == {}
+        assert made
+        assert [reference() for reference in made] == [None] * len(made)
+    finally:
+        gc.enable()
 
 
 def test_row_28_a_store_that_only_stalls_ends_with_the_transfers_deadline(
