@@ -6,7 +6,8 @@ file also tells a store from a mount point whose disk is not there: a missing ro
 neither that file nor anything else in it, is ``StoreUnavailable`` and never "no such object".
 
 Names that cannot be keys (temporary files, ``lost+found``) are not objects; neither are links,
-which could lead out of the root, nor anything else that is not a plain file. What stands in an
+which could lead out of the root, nor anything else that is not a plain file. Only directly in the
+root a link may stand for a folder: symbols may be kept on another disk that way. What stands in an
 object's place all the same is ``ObjectObstructed`` to whoever asks for the object or writes it;
 :meth:`FolderStore.delete` clears it away, unless it is a folder, in which there may be something.
 """
@@ -242,7 +243,7 @@ class FolderStore:
                 is_there = False
             if is_there:
                 remove_file(path)
-                if path.parent != self._root:
+                if path.parent != self._root and not path.parent.is_symlink():
                     remove_empty_folder(path.parent)
 
     def cut_off(self, before: datetime) -> Iterator[CutOff]:
@@ -253,7 +254,9 @@ class FolderStore:
         """
         self._check_mounted()
         with self._answering(self._root):
-            for folder, _, names in os.walk(self._root):
+            for folder, folders, names in os.walk(self._root, followlinks=True):
+                if Path(folder) != self._root:
+                    folders[:] = [each for each in folders if not Path(folder, each).is_symlink()]
                 for path in (Path(folder, name) for name in sorted(names)):
                     if path.name.startswith(TEMPORARY_PREFIX):
                         with contextlib.suppress(FileNotFoundError):
@@ -376,7 +379,7 @@ class FolderStore:
                     for entry in found:
                         if not is_segment(entry.name):
                             continue
-                        if entry.is_dir(follow_symlinks=False):
+                        if entry.is_dir(follow_symlinks=not base):
                             entries.append((f"{entry.name}/", None))
                         elif entry.is_file(follow_symlinks=False):
                             with contextlib.suppress(FileNotFoundError):

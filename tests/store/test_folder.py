@@ -129,10 +129,39 @@ def test_what_is_no_object_is_not_listed(store: FolderStore, tmp_path: Path) -> 
     (root / "lost+found" / "inside").write_text("x")
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret").write_text("x")
-    (root / "link").symlink_to(tmp_path / "outside")
+    (root / "link").symlink_to(tmp_path / "outside" / "secret")
     (root / "folder" / "link").symlink_to(tmp_path / "outside" / "secret")
+    (root / "folder" / "outside").symlink_to(tmp_path / "outside")
     os.mkfifo(root / "folder" / "pipe")
     assert list(store.list("")) == [ObjectInfo("folder/key", 1)]
+
+
+def test_a_link_in_the_root_may_stand_for_a_folder_on_another_disk(
+    store: FolderStore, tmp_path: Path
+) -> None:
+    other, root = tmp_path / "other", root_of(store)
+    other.mkdir()
+    (root / "symbols").symlink_to(other)
+    assert store.put_if_absent("symbols/a/0", [b"x"])
+    assert store.put_if_absent("symbols/b", [b"xy"])
+    assert (other / "a" / "0").read_bytes() == b"x"
+    assert (
+        list(store.list(""))
+        == list(store.list("symbols/"))
+        == [
+            ObjectInfo("symbols/a/0", 1),
+            ObjectInfo("symbols/b", 2),
+        ]
+    )
+    for folder in (other, other / "a", tmp_path):
+        (folder / ".tmp-left").write_bytes(b"left")
+    (other / "a" / "outside").symlink_to(tmp_path)
+    found = sorted(str(each.path) for each in store.cut_off(datetime(2100, 1, 1, tzinfo=UTC)))
+    assert found == [str(root / "symbols" / name) for name in (".tmp-left", "a/.tmp-left")]
+    for key in ("symbols/a/0", "symbols/b"):
+        store.delete(key)
+    assert list(store.list("")) == []
+    assert (root / "symbols").is_symlink()
 
 
 def test_links_and_pipes_are_refused_and_not_followed(store: FolderStore, tmp_path: Path) -> None:
