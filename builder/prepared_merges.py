@@ -134,7 +134,7 @@ class PreparedMerges:
 def _read(path: Path) -> PreparedMerge | None:
     try:
         with files.translated(path):
-            data = path.read_bytes()
+            data = files.read_file(path)
         if path.stem == content_id(data):
             return parse_document(data, PreparedMerge, SCHEMA_VERSION)
     except GenctlError:

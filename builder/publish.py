@@ -23,7 +23,7 @@ from builder.presence import Missing, refuse_missing
 from builder.repository import CurrentState, Repository
 from builder.shelf import Shelf
 from index.residence import MANIFEST_FILE, Residence
-from manifests.errors import DiskError, WriterFenced
+from manifests.errors import DiskError, StoreUnavailable, WriterFenced
 from manifests.generation import ArtifactFile, GenerationManifest, parse_manifest
 from manifests.identifiers import GenerationId, high_seq_of
 from manifests.names import manifest_target, symbol_key
@@ -268,9 +268,24 @@ class Publisher:
         key = symbol_key(artifact.blake3, number)
         size_bytes = encoded.geometry.object_size_bytes(number)
         parts = self._shelf.object_parts(artifact, encoded, number)
-        created = self._needed(key, parts, is_good) and self._store.put_if_absent(key, parts)
+        needed = self._needed(key, parts, is_good)
+        created = needed and self._store.put_if_absent(key, parts)
+        if needed and not created:
+            self._look_again(key, parts, is_good)
         progress(size_bytes)
         return Sent(artifact.blake3, size_bytes) if created else None
+
+    def _look_again(self, key: str, parts: Sequence[memoryview], is_good: IsGood) -> None:
+        """Refuse an object that was not there, cannot be made since it is, and is not good."""
+        found = self._store.stat(key)
+        if found is None or not is_good(found, parts):
+            raise StoreUnavailable(
+                f"{self._store.url} refuses {key} because it is there, and does not show it as it "
+                "was sent: something between here and the store keeps old answers, or somebody "
+                "writes to it meanwhile. Look into that, then run the command again",
+                store=self._store.url,
+                key=key,
+            )
 
     def _needed(self, key: str, parts: Sequence[memoryview], is_good: IsGood) -> bool:
         """Whether the object has to be sent; one that is bad or unreadable is removed first."""

@@ -57,7 +57,7 @@ class Shelf:
         geometry = from_manifest(artifact.size_bytes, artifact.symbols)
         repair = tuple(folder / f"{number:02d}" for number in range(geometry.k, geometry.m))
         try:
-            encoded = Encoded(source, geometry, (folder / TABLE_FILE).read_bytes(), repair)
+            encoded = Encoded(source, geometry, files.read_file(folder / TABLE_FILE), repair)
             if check_table(geometry, artifact.symbols, encoded.table) and all(
                 _is_intact(encoded, number, object_parts(encoded, number)[0])
                 for number in range(geometry.k, geometry.m)

@@ -23,7 +23,7 @@ from blake3 import blake3
 
 from commits.capsule import CAPSULE_PREFIX, NO_COMMIT_ID
 from commits.segment import FRAME, HEADER, Acknowledged, StoredRecord, corrupt, read_segment
-from durable.files import translated
+from durable.files import opened_file, translated
 from manifests.errors import LogCorrupt
 
 
@@ -66,7 +66,7 @@ def last_record(path: Path, shard: str, first_seq: int, mark: Acknowledged | Non
 
 def _holds_evidence(path: Path, offset_bytes: int, size_bytes: int) -> bool:
     """Whether more than a torn write lies behind ``offset_bytes``: see the second rule above."""
-    with translated(path), path.open("rb") as stream:
+    with translated(path), opened_file(path) as stream:
         stream.seek(offset_bytes)
         rest = stream.read(size_bytes - offset_bytes)
     if len(rest) > FRAME.size and blake3(rest[FRAME.size :]).digest() == rest[4 : FRAME.size]:

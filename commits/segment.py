@@ -36,7 +36,7 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from commits.capsule import Envelope, decode_envelope
-from durable.files import translated
+from durable.files import opened_file, read_file, translated
 from manifests.errors import LogCorrupt
 from manifests.identifiers import HASH_SIZE_BYTES
 
@@ -107,7 +107,7 @@ def read_mark(folder: Path) -> Acknowledged | None:
     if not path.exists():
         return None
     with translated(path):
-        data = path.read_bytes()
+        data = read_file(path)
     body, check = data[: _MARK.size], data[_MARK.size :]
     if len(body) != _MARK.size or blake3(body).digest() != check or body[:8] != _MARK_MAGIC:
         return None
@@ -132,7 +132,7 @@ def read_segment(
         SchemaTooNew: a capsule was written by a newer genctl.
         DiskError: the system refused to read.
     """
-    with translated(path), path.open("rb") as stream:
+    with translated(path), opened_file(path) as stream:
         if end_bytes is None:
             end_bytes = path.stat().st_size
         if stream.read(len(HEADER)) != HEADER:

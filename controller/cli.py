@@ -31,7 +31,7 @@ from controller.commands import (
 )
 from controller.commands import gc as gc_command
 from controller.terminal import report_error
-from manifests.errors import DiskError, GenctlError
+from manifests.errors import DiskError, GenctlError, Interrupted
 
 GC_THRESHOLD = 50_000
 """New objects between two collections; Python's own is 700."""
@@ -56,6 +56,15 @@ class Root(click.Group):
         except OSError as error:
             _exit(DiskError(f"{error.filename or 'the system'}: {error.strerror or error}"))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; one that is ended from the keyboard is no defect either."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                "ended from the keyboard; run the same command again to go on"
+            ) from None
+
 
 def _exit(error: GenctlError) -> None:
     report_error(error, as_json="--json" in sys.argv)
@@ -72,7 +81,8 @@ def main() -> None:
     node     node bootstrap → query       run bootstrap again to catch up
 
     Exit codes: 0 done, 2 wrong usage, 3 mend the input, 4 not there yet, 5 run it again,
-    6 a person must look (the error names its runbook), 1 a defect in genctl.
+    6 a person must look (the error names its runbook), 1 a defect in genctl,
+    130 ended from the keyboard.
     """  # noqa: D301 - click wants a real backspace character
 
 

@@ -18,6 +18,7 @@ from replicator.forecast import Forecast, forecast
 from replicator.plan import plan_fetch
 
 ASSUMED_BYTES_PER_S = 100_000_000
+SMALL_BYTES_PER_S = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +80,17 @@ def estimate_of(foreseen: Forecast, limits: NodeLimits, last: Throughput | None)
     if last is None:
         rate, basis = float(ASSUMED_BYTES_PER_S), "assumed 100 MB/s"
     else:
-        rate, basis = last.bytes_per_s, f"measured {last.bytes_per_s / 1e6:.1f} MB/s"
+        rate, basis = last.bytes_per_s, f"measured {_rate(last.bytes_per_s)}"
     estimate = Estimate(foreseen.fetch_bytes / rate, basis)
     for name, cap, size_bytes in (
         ("store_bytes_per_s", limits.store_bytes_per_s, foreseen.bytes_from("store")),
         ("peer_bytes_per_s", limits.peer_bytes_per_s, foreseen.bytes_from("peer")),
     ):
         if cap is not None and size_bytes / cap > estimate.seconds:
-            estimate = Estimate(size_bytes / cap, f"limited by {name}, {cap / 1e6:.1f} MB/s")
+            estimate = Estimate(size_bytes / cap, f"limited by {name}, {_rate(cap)}")
     return estimate
+
+
+def _rate(bytes_per_s: float) -> str:
+    small = bytes_per_s < SMALL_BYTES_PER_S
+    return f"{bytes_per_s / 1e3:.1f} kB/s" if small else f"{bytes_per_s / 1e6:.1f} MB/s"

@@ -25,7 +25,7 @@ from controller.occupancy import Occupancy, Resident
 from durable import files
 from index import in_use
 from index.residence import MANIFEST_FILE
-from manifests.errors import GenctlError, GenerationUnknown, ManifestError
+from manifests.errors import GenctlError, GenerationUnknown, ManifestError, NothingPublished
 from manifests.generation import GenerationManifest, parse_manifest
 from manifests.identifiers import content_id
 from manifests.record import ControlRecord
@@ -119,6 +119,8 @@ def make_room(node: NodeHome, coming: GenerationManifest, bytes_to_free: int) ->
     """
     try:
         return _collect(node, coming=coming, bytes_to_free=bytes_to_free)
+    except NothingPublished:
+        return None
     except GenctlError as error:
         _log.warning("old generations were left alone: %s: %s", error.name, error.message)
         return None
@@ -271,7 +273,7 @@ def _orphans(
 def _remove(node: NodeHome, left: Path) -> None:
     """Remove a generation that was set aside; what was known to be wrong with its manifest goes."""
     try:
-        manifest_id = content_id((left / MANIFEST_FILE).read_bytes())
+        manifest_id = content_id(files.read_file(left / MANIFEST_FILE))
     except OSError:
         manifest_id = ""
     files.remove_tree(left)

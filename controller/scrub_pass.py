@@ -16,6 +16,8 @@ from controller.node import NodeHome
 from controller.scrub_progress import Findings, Position, ScrubProgress, save_progress
 from durable import files
 from manifests.errors import (
+    DiskError,
+    DiskFull,
     GenctlError,
     GenerationUnknown,
     HomeLocked,
@@ -111,7 +113,7 @@ class ScrubPass:
                 degraded.found_intact(self._node, gone)
         self.settle()
         ended_at = clock.now().isoformat()
-        save_progress(self._node.home, ScrubProgress(ended_at=ended_at, last=self._found))
+        self._save(ScrubProgress(ended_at=ended_at, last=self._found))
 
     def settle(self) -> None:
         """Have generations share the present copies of artifacts, and the right one served."""
@@ -300,8 +302,16 @@ class ScrubPass:
             position = Position(artifact_id=artifact.blake3, checked_bytes=checked_bytes)
             before = self._progress
             now = before.model_copy(update={"position": position, "found": self._found})
-            save_progress(self._node.home, now)
+            self._save(now)
             self._unsaved_bytes = 0
+
+    def _save(self, progress: ScrubProgress) -> None:
+        """Note where the pass is; without room for that it goes on, and its findings are told."""
+        try:
+            save_progress(self._node.home, progress)
+        except (DiskFull, DiskError) as error:
+            if not any(isinstance(failure, type(error)) for failure in self._failures):
+                self._failures.append(error)
 
 
 def _served(node: NodeHome) -> list[GenerationEntry]:

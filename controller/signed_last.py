@@ -106,7 +106,7 @@ class SignedLastFile:
         if not self.path.exists():
             return None
         with files.translated(self.path):
-            data = self.path.read_bytes()
+            data = files.read_file(self.path)
         try:
             return _parsed(data)
         except (ManifestMalformed, SchemaTooNew, TrustError, RepositoryError, KeyError) as error:

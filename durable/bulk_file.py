@@ -94,11 +94,11 @@ class BulkFile:
     """
 
     def __init__(self, path: Path, *, direct: bool) -> None:
-        """Open ``path``, made if it is not there; ``direct`` is past the page cache."""
+        """Open ``path``, made if it is not there and no link; ``direct``: past the page cache."""
         self._path = path
         step("write", path)
         with translated(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             try:
                 self._direct = self._open_direct() if direct else None
             except BaseException:
@@ -210,7 +210,7 @@ class BulkFile:
 
     def _open_direct(self) -> int | None:
         try:
-            return os.open(self._path, os.O_RDWR | os.O_DIRECT)
+            return os.open(self._path, os.O_RDWR | os.O_DIRECT | os.O_NOFOLLOW)
         except OSError as error:
             if error.errno == errno.EINVAL:
                 return None  # the file system knows no such thing: memory, or a network's

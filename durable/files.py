@@ -234,6 +234,23 @@ def remove_file(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def clear(path: Path) -> None:
+    """Remove what is there, be it a file, a folder or a link; nothing may be."""
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(path)
+    else:
+        remove_file(path)
+
+
+def plain_size_bytes(path: Path) -> int | None:
+    """The size of a plain file; ``None`` where there is none, but a link or a folder perhaps."""
+    with contextlib.suppress(OSError):
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode):
+            return found.st_size
+    return None
+
+
 def remove_empty_folder(folder: Path) -> None:
     """Remove ``folder`` if it is there and nothing is in it."""
     step("rmdir", folder)

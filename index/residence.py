@@ -102,10 +102,8 @@ class Residence:
 
     def has_its_size(self, artifact: ArtifactFile) -> bool:
         """Whether a plain file of the artifact's size is here: intact, or to be mended in place."""
-        with contextlib.suppress(OSError):
-            found = self.artifact_path(artifact.blake3).lstat()
-            return stat.S_ISREG(found.st_mode) and found.st_size == artifact.size_bytes
-        return False
+        path = self.artifact_path(artifact.blake3)
+        return files.plain_size_bytes(path) == artifact.size_bytes
 
     def mend_links(self, verified: VerifiedGeneration | None = None) -> int:
         """Give every resident generation the present copy of each artifact it shares.

@@ -152,7 +152,7 @@ def file_id(path: Path) -> str:
     Raises:
         DiskError: it cannot be read.
     """
-    with translated(path), path.open("rb") as stream:
+    with translated(path), files.opened_file(path) as stream:
         size_bytes = os.fstat(stream.fileno()).st_size
         # For less, waking a pool of threads costs more than it gives.
         hasher = blake3(max_threads=blake3.AUTO if size_bytes > WINDOW_SIZE_BYTES else 1)

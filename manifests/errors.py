@@ -64,6 +64,12 @@ class OperatorError(GenctlError):
     exit_code = 6
 
 
+class Interrupted(GenctlError):
+    """Whoever ran the command ended it by a signal from the keyboard."""
+
+    exit_code = 130
+
+
 # --- input ----------------------------------------------------------------------------------------
 
 

@@ -172,7 +172,7 @@ def transfer(
     deadline_s = supply.now_s() + GRACE_S + size_bytes / supply.min_bytes_per_s
     sources = Sources(supply.peers, supply.stores, supply.now_s, supply.healths)
     with Downloads(sources, supply.reads_at_once, deadline_s, supply.now_s) as downloads:
-        tables = Tables(residence.tables, sources, downloads.counting)
+        tables = Tables(residence.tables, sources, downloads.counting, downloads.get)
         yield Fetcher(downloads, tables, seen), downloads
 
 
@@ -227,7 +227,7 @@ def _clear(incoming: Path, plan: FetchPlan) -> None:
     wanted = {artifact.blake3 for artifact in plan.fetch}
     for path in incoming.iterdir():
         if path.name not in wanted:
-            files.remove_file(path)
+            files.clear(path)
 
 
 def _will_be_replaced(residence: Residence, artifact: ArtifactFile) -> bool:
@@ -242,9 +242,9 @@ def _check_room(
     needed_bytes = sum(
         artifact.size_bytes for artifact in plan.fetch if not residence.has_its_size(artifact)
     )
-    with files.translated(incoming):
-        wanted = [incoming / artifact.blake3 for artifact in plan.fetch]
-        there_bytes = sum(path.stat().st_size for path in wanted if path.exists())
+    there_bytes = sum(
+        files.plain_size_bytes(incoming / artifact.blake3) or 0 for artifact in plan.fetch
+    )
     lacking_bytes = needed_bytes - there_bytes - _free_bytes(incoming)
     if plan.fetch and lacking_bytes + SPARE_BYTES > 0:
         make_room(lacking_bytes + SPARE_BYTES)

@@ -28,7 +28,7 @@ from manifests.errors import (
     StoreUnavailable,
     TransferDeadline,
 )
-from replicator.reads import Read, Stopped, Watch
+from replicator.reads import Read, Stoppable, Stopped, Watch
 from replicator.runs import RUN_SIZE_BYTES, Run
 from replicator.signed_chunks import SignedChunks
 from replicator.sources import Place, Sources, corrupt
@@ -107,7 +107,7 @@ class Downloads:
         for _ in range(HEDGES_AT_ONCE):
             self._spare.put(None)
         self._took_s: deque[float] = deque(maxlen=REMEMBERED_READS)
-        self._reads: set[Read] = set()
+        self._reads: set[Stoppable] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -162,6 +162,42 @@ class Downloads:
     def release(self, arrived: Arrived) -> None:
         """Give the memory of a run back."""
         self._free.put(arrived.buffer)
+
+    def get(self, place: Place, length: int) -> bytes:
+        """A few bytes that stand there, fewer where they end, within the transfer's time.
+
+        Raises:
+            TransferDeadline: that is over.
+            ObjectMissing, StoreUnavailable, BodyMismatch, LengthExceeded, ExpansionExceeded,
+                DiskError: see :meth:`store.port.Store.read_into`.
+        """
+        data = bytearray(length)
+        for attempts_left in reversed(range(ATTEMPTS)):
+            self._check_deadline()
+            read = Stoppable()
+            self._reads.add(read)
+            future = self._pool.submit(
+                place.source.store.read_into,
+                place.key,
+                offset=place.offset,
+                buffer=memoryview(data),
+                transfer=read,
+            )
+            try:
+                while not wait([future], timeout=DEADLINE_CHECK_S).done:
+                    self._check_deadline()
+                return bytes(data[: future.result()])
+            except (BodyMismatch, StoreUnavailable):
+                if not (read.arrived_bytes and attempts_left) or read.stopped:
+                    raise
+            except Stopped:
+                self._check_deadline()
+                raise
+            finally:
+                read.stop()
+                read.ended()
+                self._reads.discard(read)
+        raise AssertionError("the last attempt returns or raises")
 
     def _first_whole(self, pending: Pending) -> Arrived:
         """The first read of the run that has all of it, or the last one."""
@@ -222,7 +258,8 @@ class Downloads:
     def _stop_all(self, pending: Pending, memory: _Memory, *, won: bool) -> None:
         """Stop the reads of a run; ``memory`` gets the first one's buffer."""
         for future, read in pending.reads.items():
-            read.stop(overtaken=won and not read.is_hedge)
+            read.overtaken = won and not read.is_hedge
+            read.stop()
             # Its memory is free when its thread has let go of it.
             future.add_done_callback(partial(self._let_go, read, memory))
             memory = self._spare

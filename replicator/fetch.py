@@ -9,6 +9,7 @@ when an earlier attempt left it on the disk; what is missing after that is rebui
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -66,6 +67,8 @@ class Fetcher:
             DiskFull, DiskError: the disk refuses; what arrived is removed.
         """
         arrived = incoming / artifact.blake3
+        if os.path.lexists(arrived) and files.plain_size_bytes(arrived) is None:
+            files.clear(arrived)  # a link would have something else overwritten
         try:
             self._complete(artifact, arrived, progress, direct=True)
         except (ArtifactHashMismatch, BadSymbolSet, DiskFull, DiskError):

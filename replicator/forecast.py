@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from durable import files
 from index.residence import Residence
 from manifests.errors import (
     DiskError,
@@ -196,7 +197,7 @@ class _Outlook:
         self.rebuilt_bytes = 0
         self.disk_bytes = 0
         self.reason: str | None = None
-        tables = Tables(residence.tables, sources, Counting())
+        tables = Tables(residence.tables, sources, Counting(), _get)
         self._chunks = SignedChunks(artifact, tables.find)
         self._geometry = self._chunks.geometry
         self._sources = sources
@@ -226,10 +227,10 @@ class _Outlook:
         """What has to be read, given what is on the disk."""
         size_bytes = self.artifact.size_bytes
         path = self._in_place
-        there_bytes = _size_of(path)
+        there_bytes = files.plain_size_bytes(path) or 0
         if there_bytes != size_bytes:
             path = self._arrived
-            there_bytes = _size_of(path)
+            there_bytes = files.plain_size_bytes(path) or 0
             self.disk_bytes += max(0, size_bytes - there_bytes)
         if there_bytes:
             try:
@@ -289,13 +290,10 @@ class _Outlook:
         self.reason = reason + unless
 
 
+def _get(place: Place, length: int) -> bytes:
+    return place.source.store.get(place.key, offset=place.offset, length=length)
+
+
 def _stat(source: Source, key: str) -> list[ObjectInfo]:
     info = source.store.stat(key)
     return [] if info is None else [info]
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

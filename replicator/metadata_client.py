@@ -165,7 +165,7 @@ class MetadataClient(Updater):
             # The one before it was just accepted, and so is there.
             before = self._folder / ROOT_HISTORY / f"{version - 1}.root.json"
             with files.translated(before):
-                root = trusted_root(before.read_bytes())
+                root = trusted_root(files.read_file(before))
             refuse_other_shard(shard_of(root), self._trusted_set.root)
         # A chain that is fetched anew after the cache was lost begins below the mark.
         if data != self._anchor and (self._mark.root is None or version >= self._mark.root.version):

@@ -1,4 +1,4 @@
-"""One attempt at a run: its memory, the watch over what arrives in it, and how it is ended."""
+"""What is being read: how it is ended, and for a run its memory and the watch over what arrives."""
 
 from __future__ import annotations
 
@@ -16,37 +16,24 @@ class Stopped(GenctlError):
     """The read is not wanted any more."""
 
 
-class Read:
-    """One attempt at a run, which another thread may stop."""
+class Stoppable:
+    """Something that is being read, which another thread may stop; a :class:`store.port.Transfer`.
 
-    def __init__(
-        self,
-        chunks: SignedChunks,
-        run: Run,
-        buffer: AlignedBuffer,
-        *,
-        started_s: float,
-        is_hedge: bool,
-    ) -> None:
-        self.chunks = chunks
-        self.run = run
-        self.buffer = buffer
-        self.started_s = started_s
-        self.is_hedge = is_hedge
-        self.missing = set(run.chunks)
-        self.asked: list[str] = []
-        self.unanswered = False
-        """Whether someone who may have some of it could not be asked."""
+    Attributes:
+        arrived_bytes: how much came.
+        stopped: whether it is not wanted any more.
+    """
+
+    def __init__(self) -> None:
+        self.arrived_bytes = 0
         self.stopped = False
-        self.overtaken = False
-        """Whether it was stopped because a later one was faster."""
         self._stop: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
-    def stop(self, *, overtaken: bool = False) -> None:
+    def stop(self) -> None:
         """End it, wherever it is."""
         with self._lock:
-            self.stopped, self.overtaken = True, overtaken
+            self.stopped = True
             if self._stop is not None:
                 self._stop()
 
@@ -57,10 +44,42 @@ class Read:
             if self.stopped:
                 stop()
 
+    def arrived(self, size_bytes: int) -> None:
+        """See :meth:`store.port.Transfer.arrived`."""
+        if self.stopped:
+            raise Stopped("the read is not wanted any more")
+        self.arrived_bytes += size_bytes
+
     def ended(self) -> None:
         """Nothing is to be stopped any more; what knows how to also knows this read's memory."""
         with self._lock:
             self._stop = None
+
+
+class Read(Stoppable):
+    """One attempt at a run."""
+
+    def __init__(
+        self,
+        chunks: SignedChunks,
+        run: Run,
+        buffer: AlignedBuffer,
+        *,
+        started_s: float,
+        is_hedge: bool,
+    ) -> None:
+        super().__init__()
+        self.chunks = chunks
+        self.run = run
+        self.buffer = buffer
+        self.started_s = started_s
+        self.is_hedge = is_hedge
+        self.missing = set(run.chunks)
+        self.asked: list[str] = []
+        self.unanswered = False
+        """Whether someone who may have some of it could not be asked."""
+        self.overtaken = False
+        """Whether it was stopped because a later one was faster."""
 
     @property
     def memory(self) -> memoryview:

@@ -87,7 +87,7 @@ def missing_runs(chunks: SignedChunks, path: Path) -> Iterator[Run]:
 def kept_table(chunks: SignedChunks, folder: Path) -> bytes | None:
     """The artifact's table as ``folder`` keeps it, if it is there and the one signed."""
     try:
-        table = (folder / chunks.artifact_id).read_bytes()
+        table = files.read_file(folder / chunks.artifact_id)
     except OSError:
         return None
     return table if check_table(chunks.geometry, chunks.artifact.symbols, table) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -23,12 +24,26 @@ from symbols.table import check_table
 
 
 class Tables:
-    """The tables in a node's folder, and those that its sources have."""
+    """The tables in a node's folder, and those that its sources have.
 
-    def __init__(self, folder: Path, sources: Sources, counting: Counting) -> None:
+    Args:
+        folder: where they are kept.
+        sources: whom to ask.
+        counting: told what was read, and what was wrong.
+        get: reads so many bytes at a place.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sources: Sources,
+        counting: Counting,
+        get: Callable[[Place, int], bytes],
+    ) -> None:
         self._folder = folder
         self._sources = sources
         self._counting = counting
+        self._get = get
 
     def find(self, chunks: SignedChunks) -> bytes:
         """The table that the manifest pins.
@@ -101,7 +116,7 @@ class Tables:
         source = place.source
         table = b""
         try:
-            table = source.store.get(place.key, offset=place.offset, length=length)
+            table = self._get(place, length)
         except ObjectMissing:
             self._sources.absent(place)
         except (

@@ -113,14 +113,6 @@ class TrustedRecord:
         return found[1]
 
 
-def _clear(path: Path) -> None:
-    """Remove what is there, be it a file, a folder or a link; nothing may be."""
-    if path.is_dir() and not path.is_symlink():
-        files.remove_tree(path)
-    else:
-        files.remove_file(path)
-
-
 def has_accepted(folder: Path) -> bool:
     """Whether a record was ever accepted in this trust state, as far as can be told."""
     try:
@@ -235,7 +227,7 @@ class Trust:
         """
         with files.translated(prepared):
             fresh = {
-                path.relative_to(prepared): path.read_bytes()
+                path.relative_to(prepared): files.read_file(path)
                 for path in sorted(prepared.rglob("*.json"))
                 if path.name != HIGH_WATER_FILE
             }
@@ -243,14 +235,14 @@ class Trust:
         if self._folder.is_dir() and not self._folder.is_symlink():
             for path in self._folder.iterdir():
                 if path.name != HIGH_WATER_FILE:
-                    _clear(path)
+                    files.clear(path)
         else:
-            _clear(self._folder)
+            files.clear(self._folder)
         files.make_folder(self._folder / ROOT_HISTORY)
         for name, data in fresh.items():
             files.replace_file(self._folder / name, [data])
         if not self._mark_file.path.is_file():
-            _clear(self._mark_file.path)
+            files.clear(self._mark_file.path)
         self._mark_file.write(HighWaterFile(prepared).read())
         files.remove_tree(prepared)
 

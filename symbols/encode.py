@@ -109,7 +109,8 @@ def object_parts(encoded: Encoded, number: int) -> list[memoryview]:
 def _opened(path: Path, size_bytes: int) -> Iterator[int]:
     """A descriptor of ``path``, which must be a file of ``size_bytes``."""
     with translated(path):
-        descriptor = os.open(path, os.O_RDONLY)
+        # Without O_NONBLOCK, opening a named pipe would wait for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         with translated(path):
             found_bytes = os.fstat(descriptor).st_size

@@ -13,7 +13,7 @@ import click
 from controller.commands.node import new_node_options
 from controller.commands.options import home_argument, json_option, node_argument, open_writer
 from controller.terminal import emit_json, facts, plural, progress, say, size, table
-from manifests.errors import Unrepairable
+from manifests.errors import StoreUnavailable, Unrepairable
 
 if TYPE_CHECKING:
     from controller.node import NodeHome
@@ -50,9 +50,20 @@ def plan(
         raise _unrepairable(found)
 
 
-def _unrepairable(found: NodePlan) -> Unrepairable:
+def _unrepairable(found: NodePlan) -> Unrepairable | StoreUnavailable:
     first, *others = found.forecast.shortfalls
     more = f" (and {plural(len(others), 'other artifact')})" if others else ""
+    for source in found.forecast.sources:
+        if source.kind == "store" and source.unavailable is not None:
+            return StoreUnavailable(
+                f"a bootstrap would fail: {first.artifact.name} ({first.artifact.blake3[:12]}…)"
+                f"{more} cannot be had while a store does not answer; nothing need be lost. "
+                f"{source.unavailable}",
+                store=source.url,
+                artifact=first.artifact.name,
+                artifact_id=first.artifact.blake3,
+                generation_id=found.manifest.generation_id,
+            )
     return Unrepairable(
         f"a bootstrap would fail: {first.artifact.name} ({first.artifact.blake3[:12]}…){more} "
         f"cannot be had: {first.reason}. Mend the stores with `genctl scrub HOME` at the writer",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import os
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from builder.publish import UPLOADS_AT_ONCE, WAITING_UPLOADS
+from controller.writer_scrub import scrub as scrub_stores
 from manifests.errors import ArtifactHashMismatch, StoreUnavailable
 from manifests.generation import Artifact
+from store.port import ObjectInfo
+from tests.replicator.transfers import guarded
 from tests.support.corpus import upserts
 from tests.support.faulty_store import FaultyStore
 from tests.support.homes import TestableWriter, built, flip, make_node, make_writer, store_of
@@ -135,11 +139,37 @@ def test_a_missing_or_cut_artifact_is_not_published(
     path.write_bytes(kept.read_bytes()[:-1])
     with pytest.raises(ArtifactHashMismatch):
         writer.publish(None)
+    path.unlink()
+    os.mkfifo(path)
+    with guarded(), pytest.raises(ArtifactHashMismatch):
+        writer.publish(None)
     assert writer.current().signed.record.published == ()
 
 
+class Forgetful(FaultyStore):
+    """A store that says of each symbol both that it is not there and that it is."""
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        return None if key.startswith("symbols/") else super().stat(key)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return (found for found in super().list(prefix) if not found.key.startswith("symbols/"))
+
+
+def test_a_store_that_contradicts_itself_is_not_called_whole(
+    large: tuple[TestableWriter, Artifact],
+) -> None:
+    writer, _ = large
+    writer.publish(None)
+    writer.front = Forgetful(store_of(writer))
+    with pytest.raises(StoreUnavailable, match="because it is there"):
+        writer.publish(None)
+    with pytest.raises(StoreUnavailable, match="because it is there"):
+        scrub_stores(writer, lambda _: lambda _: None)
+
+
 @pytest.mark.parametrize("name", ["10", "11", "table"])
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "pipe"])
 def test_damaged_repair_symbols_are_made_again(
     large: tuple[TestableWriter, Artifact], name: str, damage: str
 ) -> None:
@@ -151,7 +181,10 @@ def test_damaged_repair_symbols_are_made_again(
         path.write_bytes(path.read_bytes()[:-1])
     else:
         path.unlink()
-    writer.publish(None)
+        if damage == "pipe":
+            os.mkfifo(path)
+    with guarded():
+        writer.publish(None)
     # Published again, the store is compared with symbols made anew, byte by byte.
     (report,) = writer.publish(None)
     assert report.already_published

@@ -170,6 +170,24 @@ def test_a_pipe_in_the_place_of_a_file_keeps_no_command_waiting(
         assert b"Traceback" not in said
 
 
+def test_row_33_pipes_in_the_place_of_tables_keep_no_command_waiting(
+    world: World, console: Console
+) -> None:
+    (world.home / "tables").mkdir(exist_ok=True)
+    for artifact in (world.home / "artifacts").iterdir():
+        put_pipe(world.home / "tables" / artifact.name)
+    for command in ("scrub", "repair", "plan", "bootstrap"):
+        if command == "plan":
+            next((world.home / "artifacts").iterdir()).unlink()
+        process = console.start("node", command, "node")
+        try:
+            _, said = process.communicate(timeout=DEADLINE_S)
+        finally:
+            process.kill()
+            process.communicate()
+        assert (process.returncode, said) == (0, b"")
+
+
 def test_a_state_that_cannot_be_read_is_not_shown_as_healthy(world: World) -> None:
     assert status_of(world.node)["state"] == "healthy"
     (world.home / "state.json").write_bytes(b"{")

@@ -184,11 +184,12 @@ def test_what_was_fetched_of_a_generation_before_does_not_go_to_make_room_for_th
 
 
 def test_a_node_that_serves_nothing_yet_has_nothing_to_make_room_with(
-    writer: TestableWriter, node: NodeHome
+    writer: TestableWriter, node: NodeHome, caplog: pytest.LogCaptureFixture
 ) -> None:
     (node.home / "active.json").unlink()
     before = resident(node)
     assert node_space.make_room(node, coming(writer), 10**12) is None
+    assert caplog.records == [], "that is no failure"
     assert resident(node) == before
 
 

@@ -173,6 +173,14 @@ def test_a_new_file_whose_block_fails_leaves_what_was_there(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_link_is_not_followed(tmp_path: Path, direct: bool) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(tmp_path / "precious")
+    with pytest.raises(DiskError, match="is a link that is not followed"):
+        BulkFile(tmp_path / "link", direct=direct)
+
+
 def test_buffers_side_by_side_are_written_each_for_itself(tmp_path: Path) -> None:
     size_bytes = aligned_size_bytes(9_000)
     memory = memoryview(bytearray(2 * size_bytes))

@@ -25,6 +25,7 @@ from manifests.errors import (
 from manifests.names import symbol_key
 from replicator import download, fetch
 from replicator.download import HEDGES_AT_ONCE
+from replicator.reads import Stoppable
 from replicator.sources import Sources
 from store.memory import MemoryStore
 from store.port import UNWATCHED, Store, Transfer
@@ -147,6 +148,53 @@ def test_row_28_a_store_that_only_stalls_ends_with_the_transfers_deadline(
     assert {type(error) for error in outcome.errors.values()} == {TransferDeadline}
     assert len(outcome.errors) == len(artifacts)
     assert all(reading.stopped for reading in store.bulk)
+
+
+class SilentTables(MemoryStore):
+    """A store that sends data, and nothing when it is asked for a table, until it is stopped."""
+
+    def __init__(self, *artifacts: EncodedArtifact) -> None:
+        super().__init__()
+        self.asked = threading.Event()
+        for each in artifacts:
+            for number, body in enumerate(each.objects):
+                self.put_if_absent(symbol_key(each.artifact.blake3, number), [body])
+
+    def read_into(
+        self, key: str, *, offset: int, buffer: memoryview, transfer: Transfer = UNWATCHED
+    ) -> int:
+        if type(transfer) is not Stoppable:
+            return super().read_into(key, offset=offset, buffer=buffer, transfer=transfer)
+        stopped = threading.Event()
+        transfer.stop_by(stopped.set)
+        self.asked.set()
+        assert stopped.wait(60), "nobody ended the read"
+        raise TransferDeadline("stopped by its reader")
+
+
+def test_row_28_a_store_that_is_silent_about_tables_ends_with_the_transfers_deadline(
+    artifacts: list[EncodedArtifact], tmp_path: Path
+) -> None:
+    outcome = fetch_together(artifacts[:1], tmp_path, [SilentTables(artifacts[0])], deadline_s=0.1)
+    assert [type(error) for error in outcome.errors.values()] == [TransferDeadline]
+
+
+def test_row_28_a_transfer_that_is_ended_does_not_wait_for_a_table(
+    artifacts: list[EncodedArtifact], tmp_path: Path
+) -> None:
+    (one, *_), store = artifacts, SilentTables(artifacts[0])
+    sources = Sources([], [store], Clock())
+    with (
+        transferring(tmp_path, sources, now_s=Clock()) as (fetcher, downloads),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        target = tmp_path / one.artifact.blake3
+        fetching = pool.submit(
+            fetcher.fetch, one.artifact, tmp_path / "incoming", target, lambda _: None
+        )
+        assert store.asked.wait(60)
+        downloads.stop()
+        assert isinstance(fetching.exception(timeout=60), TransferDeadline)
 
 
 def test_row_28_a_transfer_that_moves_too_slowly_ends_though_every_read_succeeds(

@@ -168,7 +168,8 @@ def check(
 
 
 def home_bytes(home: Path) -> int:
-    return sum(path.stat().st_size for path in home.rglob("*") if path.is_file())
+    plain = (path for path in home.rglob("*") if path.is_file() and not path.is_symlink())
+    return sum(path.stat().st_size for path in plain)
 
 
 def test_a_healthy_store_gives_each_byte_once_and_one_table(
@@ -280,6 +281,19 @@ def test_a_damaged_artifact_keeps_what_is_good_of_it(
     foreseen = check(one, tmp_path, spread(one, 1))
     assert foreseen.table_bytes == foreseen.disk_peak_bytes == 0
     assert foreseen.fetch_bytes == 2 * 4096
+
+
+def test_a_link_in_the_place_of_an_artifact_is_not_counted_as_here(
+    encoded: dict[str, EncodedArtifact], tmp_path: Path
+) -> None:
+    one, home = encoded["large"], tmp_path / "home"
+    home.mkdir()
+    check(one, home, spread(one, 1))
+    path = Residence(home).artifact_path(one.artifact.blake3)
+    path.symlink_to(path.rename(tmp_path / "elsewhere"))
+    foreseen = check(one, home, spread(one, 1))
+    assert foreseen.resume_bytes == 0
+    assert foreseen.disk_peak_bytes == one.artifact.size_bytes
 
 
 def test_a_source_that_does_not_answer_is_named_and_taken_to_have_nothing(

@@ -198,7 +198,9 @@ def test_hedges_do_not_make_the_next_ones_wait_longer(
         for name in ("incoming", "tables"):
             (tmp_path / name).mkdir()
         fetcher = Fetcher(
-            downloads, Tables(tmp_path / "tables", sources, downloads.counting), ReadFiles()
+            downloads,
+            Tables(tmp_path / "tables", sources, downloads.counting, downloads.get),
+            ReadFiles(),
         )
         fetcher.fetch(encoded.artifact, tmp_path / "incoming", tmp_path / "target", lambda _: None)
         assert downloads._hedge_after_s() < 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -70,6 +71,32 @@ def flipped(data: bytes, *offsets: int) -> bytes:
     for offset in offsets:
         body[offset] ^= 0x20
     return bytes(body)
+
+
+def put_link(path: Path, elsewhere: Path) -> None:
+    path.symlink_to(elsewhere)
+
+
+def put_folder(path: Path, elsewhere: Path) -> None:
+    path.mkdir()
+    (path / "in it").symlink_to(elsewhere)
+
+
+def put_pipe(path: Path, _: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("put", [put_link, put_folder, put_pipe])
+def test_what_stands_in_the_place_of_a_file_in_flight_goes_and_nothing_else_is_written(
+    encoded: EncodedArtifact, tmp_path: Path, put: Callable[[Path, Path], None]
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"precious")
+    (tmp_path / "incoming").mkdir()
+    put(tmp_path / "incoming" / encoded.artifact.blake3, precious)
+    fetch_from(encoded.artifact, tmp_path, [store_with(encoded)])
+    assert (tmp_path / encoded.artifact.blake3).read_bytes() == encoded.data
+    assert precious.read_bytes() == b"precious"
 
 
 PARTIALS: dict[str, Callable[[bytes], bytes]] = {

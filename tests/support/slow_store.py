@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from manifests.errors import BodyMismatch, ObjectMissing, StoreUnavailable, TransferDeadline
+from replicator.reads import Stoppable
 from store.port import UNWATCHED, ObjectInfo, Store, Transfer, VersionedBytes
 
 GUARD_S = 60.0
@@ -183,6 +184,8 @@ class SlowStore:
     def read_into(
         self, key: str, *, offset: int, buffer: memoryview, transfer: Transfer = UNWATCHED
     ) -> int:
+        if type(transfer) is Stoppable:  # a table, which is read as a whole
+            return self._read(key, offset, buffer, transfer, is_bulk=False)
         with self._lock:
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)

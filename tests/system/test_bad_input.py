@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -186,3 +189,22 @@ def test_the_console_script_refuses_as_the_forked_commands_do(
     path = write(console.folder / "bad.jsonl", [*documents(1, 9), {"id": "a", "text": 5}])
     finished = console("ingest", homes.folder / "w", path, "--commit-size", 3)
     check_refused(homes, "w", finished, f"{path}:10: field text:", "BadDocument")
+
+
+def test_a_command_that_is_ended_from_the_keyboard_says_so(homes: Genctl, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    process = Console(homes.folder, os.environ).start("ingest", "w", pipe, "--json")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(pipe.open, "wb")
+        try:
+            writing = opening.result(timeout=60)  # now the command reads
+        finally:
+            os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+    with writing:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    told = json.loads(err)
+    assert (told["error"], told["exit_code"]) == ("Interrupted", 130)
+    assert homes("status", "w", "--json").ok().json["log_commit_seq"] == 1

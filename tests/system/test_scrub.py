@@ -24,6 +24,7 @@ from controller.writer import WriterHome
 from durable import files
 from manifests.errors import (
     ArtifactHashMismatch,
+    DiskFull,
     HomeLocked,
     StoreUnavailable,
     Unrepairable,
@@ -117,6 +118,21 @@ def test_a_whole_node_is_read_once_and_nothing_is_fetched(
     assert progress.position is None
     assert progress.ended_at is not None
     assert progress.last == report.found
+
+
+def test_row_40_what_was_mended_is_told_though_the_disk_has_no_room_for_where_the_scrub_is(
+    node: NodeHome, writer: WriterHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rot(node, artifacts_of(writer, 0)[0], 5)
+
+    def full(*_: object) -> None:
+        raise DiskFull("no space left to write progress.json")
+
+    monkeypatch.setattr(scrub_pass, "save_progress", full)
+    report = scrub(node, ending=NEVER)
+    assert report.found.damaged_artifacts == 1
+    assert report.found.mended_artifacts == 1
+    assert [type(failure) for failure in report.failures] == [DiskFull]
 
 
 def test_row_33_rot_in_every_artifact_is_mended_while_queries_go_on(

@@ -97,6 +97,18 @@ def world(made: Genctl, tmp_path: Path) -> Iterator[Genctl]:
     shutil.rmtree(tmp_path / "world")
 
 
+def test_a_plan_for_which_two_stores_do_not_answer_is_to_be_run_again(world: Genctl) -> None:
+    for store in STORES[:2]:
+        (world.folder / store).rename(world.folder / f"{store}-away")
+    fresh = [*options(STORES), "--root", "w/root.json"]
+    planned = world("node", "plan", "fresh", *fresh).refused(5, "StoreUnavailable")
+    assert "nothing need be lost" in " ".join(planned.err.split())
+    world("node", "bootstrap", "fresh", *fresh).refused(5, "StoreUnavailable")
+    for store in STORES[:2]:
+        (world.folder / f"{store}-away").rename(world.folder / store)
+    world("node", "plan", "fresh", *fresh).ok()
+
+
 def generation_ids(genctl: Genctl) -> list[str]:
     return [each["generation_id"] for each in genctl("generations", "w", "--json").ok().json]
 
