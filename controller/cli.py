@@ -60,7 +60,7 @@ class Root(click.Group):
         """Run a command; one that is ended from the keyboard is no defect either."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             raise Interrupted(
                 "ended from the keyboard; run the same command again to go on"
             ) from None

@@ -88,7 +88,8 @@ def background(node: NodeHome) -> Callable[[threading.Event], None]:
     def run(ending: threading.Event) -> None:
         while not ending.is_set():
             try:
-                scrub(NodeHome(node.home), ending=ending, patient=True)
+                for failure in scrub(NodeHome(node.home), ending=ending, patient=True).failures:
+                    _log.warning("not mended: %s: %s", failure.name, failure.message)
             except Stopped:
                 return
             except GenctlError as error:

@@ -85,6 +85,7 @@ class ScrubPass:
         self._patient = patient
         self._found = Findings()
         self._failures: list[GenctlError] = []
+        self._unsaved: GenctlError | None = None
         self._progress: ScrubProgress | None = None
         self._unsaved_bytes = 0
         self._seen: set[str] = set()
@@ -128,7 +129,8 @@ class ScrubPass:
 
     def report(self, *, resumed: bool) -> ScrubReport:
         """What was found so far."""
-        return ScrubReport(self._found, resumed, tuple(self._failures))
+        unsaved = () if self._unsaved is None else (self._unsaved,)
+        return ScrubReport(self._found, resumed, (*self._failures, *unsaved))
 
     def _wanted(self, generation_ids: list[str]) -> dict[str, _Wanted]:
         """The artifacts by their ids; a generation whose manifest is damaged is fetched anew."""
@@ -310,8 +312,7 @@ class ScrubPass:
         try:
             save_progress(self._node.home, progress)
         except (DiskFull, DiskError) as error:
-            if not any(isinstance(failure, type(error)) for failure in self._failures):
-                self._failures.append(error)
+            self._unsaved = error
 
 
 def _served(node: NodeHome) -> list[GenerationEntry]:

@@ -33,7 +33,7 @@ class WatchedStore:
 
     What is created was damaged if it had been seen there before, and else lost. A symbol that
     cannot be created because something else stands in its place is noted, and answered for as if it
-    had been there: whoever asks goes on with the next.
+    had been created: whoever asks goes on with the next.
     """
 
     def __init__(self, behind: Store) -> None:
@@ -93,7 +93,7 @@ class WatchedStore:
                 raise
             with self._lock:
                 self._obstructed[key] = error
-            return False
+            return True
         if created:
             self._created(key)
         return created

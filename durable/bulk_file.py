@@ -1,11 +1,12 @@
 """Large files written at offsets, past the page cache where the file system allows it.
 
-A verified download is written once and read again only where a query needs it. Written the usual
-way it would push everything else out of memory, and on a machine short of clean pages the kernel
-spends longer finding some than the disk takes to store them (docs/adr/0016). ``O_DIRECT`` asks for
-addresses, offsets and lengths that are multiples of the block size, and the pieces of an artifact
-are none: so each piece is read into an :class:`AlignedBuffer` at the place that its offset in the
-file has within a block, and the block that two pieces share is carried from one to the next.
+A verified download is written once and read again only where a query needs it, and what is encoded
+only to be sent. Written the usual way they would push everything else out of memory, and on a
+machine short of clean pages the kernel spends longer finding some than the disk takes to store them
+(docs/adr/0016). ``O_DIRECT`` asks for addresses, offsets and lengths that are multiples of the
+block size, and the pieces of an artifact are none: so each piece is read into an
+:class:`AlignedBuffer` at the place that its offset in the file has within a block, and the block
+that two pieces share is carried from one to the next.
 """
 
 from __future__ import annotations
@@ -67,15 +68,14 @@ def new_bulk_file(path: Path, size_bytes: int) -> Iterator[BulkFile]:
     step("write", path)
     with translated(path):
         descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+        os.fchmod(descriptor, 0o644)
         os.close(descriptor)
     temporary = Path(name)
     is_direct = size_bytes >= DIRECT_FROM_BYTES
     try:
-        with contextlib.closing(BulkFile(temporary, direct=is_direct)) as file:
+        with contextlib.closing(BulkFile(path, direct=is_direct, written_as=temporary)) as file:
             yield file
             file.finish(size_bytes)
-        with translated(path):
-            temporary.chmod(0o644)
         rename_file(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -93,12 +93,18 @@ class BulkFile:
         DiskFull, DiskError: from every method.
     """
 
-    def __init__(self, path: Path, *, direct: bool) -> None:
-        """Open ``path``, made if it is not there and no link; ``direct``: past the page cache."""
+    def __init__(self, path: Path, *, direct: bool, written_as: Path | None = None) -> None:
+        """Open a file, made if it is not there and no link; ``direct``: past the page cache.
+
+        Errors name ``path``, also where the file is ``written_as`` another one at first.
+        """
         self._path = path
+        self._opened_as = written_as or path
         step("write", path)
         with translated(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            self._descriptor = os.open(
+                self._opened_as, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644
+            )
             try:
                 self._direct = self._open_direct() if direct else None
             except BaseException:
@@ -130,7 +136,7 @@ class BulkFile:
         """Write ``buffer.at(offset_bytes, length)`` out of sequence; several threads may.
 
         That is past the page cache where the piece begins with a block, but for the block that it
-        ends in. No two pieces may share one.
+        ends in. No two pieces may overlap.
         """
         step("write-at", self._path)
         data = buffer.at(offset_bytes, length)
@@ -210,7 +216,7 @@ class BulkFile:
 
     def _open_direct(self) -> int | None:
         try:
-            return os.open(self._path, os.O_RDWR | os.O_DIRECT | os.O_NOFOLLOW)
+            return os.open(self._opened_as, os.O_RDWR | os.O_DIRECT | os.O_NOFOLLOW)
         except OSError as error:
             if error.errno == errno.EINVAL:
                 return None  # the file system knows no such thing: memory, or a network's

@@ -1,5 +1,7 @@
 """All durable file work of genctl: what is on disk after a crash is decided here and nowhere else.
 
+(Large files, by the same recipe: :mod:`durable.bulk_file`.)
+
 The recipe (after Pillai et al., "All File Systems Are Not Created Equal", OSDI 2014): write a
 temporary file in the same folder, fsync it, rename or link it into place, fsync the folder. A name
 therefore never shows a half-written file, and a name that was reported written survives a power

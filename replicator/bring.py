@@ -172,7 +172,7 @@ def transfer(
     deadline_s = supply.now_s() + GRACE_S + size_bytes / supply.min_bytes_per_s
     sources = Sources(supply.peers, supply.stores, supply.now_s, supply.healths)
     with Downloads(sources, supply.reads_at_once, deadline_s, supply.now_s) as downloads:
-        tables = Tables(residence.tables, sources, downloads.counting, downloads.get)
+        tables = Tables(residence.tables, sources, downloads.counting, downloads)
         yield Fetcher(downloads, tables, seen), downloads
 
 

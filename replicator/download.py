@@ -39,6 +39,7 @@ HEDGE_FACTOR = 4
 HEDGE_AFTER_S = 1.0
 """No read is hedged before it took this long, and ``HEDGE_FACTOR`` times as long as is usual."""
 
+TABLES_AT_ONCE = 8
 ATTEMPTS = 3
 """How often a source is asked for what it began to send."""
 
@@ -100,6 +101,8 @@ class Downloads:
         self._deadline_s = deadline_s
         self._now_s = now_s
         self._pool = ThreadPoolExecutor(reads_at_once + HEDGES_AT_ONCE)
+        self._tables = ThreadPoolExecutor(TABLES_AT_ONCE)
+        """Threads of their own: who waits for a table keeps nobody from bytes."""
         self._free: _Memory = queue.SimpleQueue()
         self._spare: _Memory = queue.SimpleQueue()
         for _ in range(reads_at_once):
@@ -115,6 +118,7 @@ class Downloads:
     def __exit__(self, *_: object) -> None:
         self.stop()
         self._pool.shutdown(cancel_futures=True)
+        self._tables.shutdown(cancel_futures=True)
 
     def stop(self) -> None:
         """End the transfer now: its reads end, and who waits or asks gets ``TransferDeadline``."""
@@ -131,7 +135,7 @@ class Downloads:
             TransferDeadline: the transfer's time is over.
         """
         while True:
-            self._check_deadline()
+            self.check_deadline()
             try:
                 buffer = self._free.get(block=wait_for_memory, timeout=DEADLINE_CHECK_S)
             except queue.Empty:
@@ -166,6 +170,8 @@ class Downloads:
     def get(self, place: Place, length: int) -> bytes:
         """A few bytes that stand there, fewer where they end, within the transfer's time.
 
+        Where they were cut short they are asked for again, ``ATTEMPTS`` times in all.
+
         Raises:
             TransferDeadline: that is over.
             ObjectMissing, StoreUnavailable, BodyMismatch, LengthExceeded, ExpansionExceeded,
@@ -173,10 +179,10 @@ class Downloads:
         """
         data = bytearray(length)
         for attempts_left in reversed(range(ATTEMPTS)):
-            self._check_deadline()
+            self.check_deadline()
             read = Stoppable()
             self._reads.add(read)
-            future = self._pool.submit(
+            future = self._tables.submit(
                 place.source.store.read_into,
                 place.key,
                 offset=place.offset,
@@ -185,13 +191,13 @@ class Downloads:
             )
             try:
                 while not wait([future], timeout=DEADLINE_CHECK_S).done:
-                    self._check_deadline()
+                    self.check_deadline()
                 return bytes(data[: future.result()])
             except (BodyMismatch, StoreUnavailable):
                 if not (read.arrived_bytes and attempts_left) or read.stopped:
                     raise
             except Stopped:
-                self._check_deadline()
+                self.check_deadline()
                 raise
             finally:
                 read.stop()
@@ -210,7 +216,7 @@ class Downloads:
             for future in done:
                 is_whole = future.result()
                 if not is_whole:
-                    self._check_deadline()
+                    self.check_deadline()
                 read = pending.reads.pop(future)
                 self._reads.discard(read)
                 if is_whole or not pending.reads:
@@ -220,10 +226,11 @@ class Downloads:
                     return Arrived(pending.run, read.memory, read.buffer, frozenset(read.missing))
                 self._spare.put(read.buffer)
             if not done:
-                self._check_deadline()
+                self.check_deadline()
                 self._hedge(pending)
 
-    def _check_deadline(self) -> None:
+    def check_deadline(self) -> None:
+        """Raise ``TransferDeadline`` if the transfer's time is over, or it was stopped."""
         if self._now_s() >= self._deadline_s:
             raise TransferDeadline(
                 "the transfer took longer than its size allows, and was given up; what arrived is "

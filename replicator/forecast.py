@@ -42,12 +42,12 @@ QUESTIONS_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class SourceForecast:
-    """The bytes that one source is going to be asked for; ``unavailable`` is why it gives none."""
+    """The bytes that one source is going to be asked for; ``refusal`` is why it gives none."""
 
     kind: Kind
     url: str
     size_bytes: int
-    unavailable: str | None
+    refusal: GenctlError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class _Held:
         if not artifacts:
             return
         self._ids = [each.blake3 for each in artifacts]
-        # Each source has threads of its own: one that is silent holds up no other.
+        # Each of them has threads of its own: one that is silent holds up no other.
         with ThreadPoolExecutor(SOURCES_AT_ONCE) as pool:
             list(pool.map(self._ask_all, (*sources.peers, *sources.stores)))
 
@@ -144,10 +144,9 @@ class _Held:
         size_bytes = self._sizes.get((place.source.url, place.key), 0)
         return max(0, size_bytes - place.offset)
 
-    def why_not(self, source: Source) -> str | None:
+    def why_not(self, source: Source) -> GenctlError | None:
         """Why the source could not be asked, if it could not."""
-        error = self._unavailable.get(source.url)
-        return None if error is None else error.message
+        return self._unavailable.get(source.url)
 
     @property
     def is_partial(self) -> bool:
@@ -197,7 +196,7 @@ class _Outlook:
         self.rebuilt_bytes = 0
         self.disk_bytes = 0
         self.reason: str | None = None
-        tables = Tables(residence.tables, sources, Counting(), _get)
+        tables = Tables(residence.tables, sources, Counting(), _Untimed())
         self._chunks = SignedChunks(artifact, tables.find)
         self._geometry = self._chunks.geometry
         self._sources = sources
@@ -290,8 +289,14 @@ class _Outlook:
         self.reason = reason + unless
 
 
-def _get(place: Place, length: int) -> bytes:
-    return place.source.store.get(place.key, offset=place.offset, length=length)
+class _Untimed:
+    """Reads tables; what is foreseen has no deadline."""
+
+    def get(self, place: Place, length: int) -> bytes:
+        return place.source.store.get(place.key, offset=place.offset, length=length)
+
+    def check_deadline(self) -> None:
+        pass
 
 
 def _stat(source: Source, key: str) -> list[ObjectInfo]:

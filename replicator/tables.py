@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import Protocol
 
 from durable import files
 from manifests.errors import (
@@ -23,6 +23,16 @@ from replicator.tally import Counting
 from symbols.table import check_table
 
 
+class Reader(Protocol):
+    """How tables are read."""
+
+    def get(self, place: Place, length: int) -> bytes:
+        """Up to ``length`` bytes that stand there; raises what reading raises."""
+
+    def check_deadline(self) -> None:
+        """Raise ``TransferDeadline`` if there is no more time to read anything."""
+
+
 class Tables:
     """The tables in a node's folder, and those that its sources have.
 
@@ -30,7 +40,7 @@ class Tables:
         folder: where they are kept.
         sources: whom to ask.
         counting: told what was read, and what was wrong.
-        get: reads so many bytes at a place.
+        reader: reads them.
     """
 
     def __init__(
@@ -38,12 +48,12 @@ class Tables:
         folder: Path,
         sources: Sources,
         counting: Counting,
-        get: Callable[[Place, int], bytes],
+        reader: Reader,
     ) -> None:
         self._folder = folder
         self._sources = sources
         self._counting = counting
-        self._get = get
+        self._reader = reader
 
     def find(self, chunks: SignedChunks) -> bytes:
         """The table that the manifest pins.
@@ -116,7 +126,7 @@ class Tables:
         source = place.source
         table = b""
         try:
-            table = self._get(place, length)
+            table = self._reader.get(place, length)
         except ObjectMissing:
             self._sources.absent(place)
         except (
@@ -126,6 +136,8 @@ class Tables:
             LengthExceeded,
             ExpansionExceeded,
         ) as error:
+            # That a transfer is over says nothing of those whom it asked.
+            self._reader.check_deadline()
             self._sources.failed(place, error)
             if source.kind == "store":
                 chunks.unavailable = error

@@ -6,10 +6,11 @@ file also tells a store from a mount point whose disk is not there: a missing ro
 neither that file nor anything else in it, is ``StoreUnavailable`` and never "no such object".
 
 Names that cannot be keys (temporary files, ``lost+found``) are not objects; neither are links,
-which could lead out of the root, nor anything else that is not a plain file. Only directly in the
-root a link may stand for a folder: symbols may be kept on another disk that way. What stands in an
-object's place all the same is ``ObjectObstructed`` to whoever asks for the object or writes it;
-:meth:`FolderStore.delete` clears it away, unless it is a folder, in which there may be something.
+which could lead out of the root, nor anything else that is not a plain file. Only the folder of
+symbols may be a link, to a folder on another disk: ``StoreUnavailable`` when that is not there.
+What stands in an object's place all the same is ``ObjectObstructed`` to whoever asks for the object
+or writes it; :meth:`FolderStore.delete` clears it away, unless it is a folder, in which there may
+be something.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes
 
 LOCK_NAME = ".genctl-store"
 PIECE_SIZE_BYTES = 1 << 20
+LINKABLE_NAME = "symbols"
 CREATE_ATTEMPTS = 100
 MAX_MUTABLE_SIZE_BYTES = 64 << 20
 """The longest object that :meth:`FolderStore.compare_and_swap` reads to compare its version."""
@@ -255,8 +257,12 @@ class FolderStore:
         self._check_mounted()
         with self._answering(self._root):
             for folder, folders, names in os.walk(self._root, followlinks=True):
-                if Path(folder) != self._root:
-                    folders[:] = [each for each in folders if not Path(folder, each).is_symlink()]
+                linked = LINKABLE_NAME if Path(folder) == self._root else None
+                folders[:] = [
+                    name
+                    for name in folders
+                    if name == linked or not Path(folder, name).is_symlink()
+                ]
                 for path in (Path(folder, name) for name in sorted(names)):
                     if path.name.startswith(TEMPORARY_PREFIX):
                         with contextlib.suppress(FileNotFoundError):
@@ -288,6 +294,12 @@ class FolderStore:
             yield
 
     def _check_mounted(self) -> None:
+        linked = self._root / LINKABLE_NAME
+        if linked.is_symlink() and not linked.is_dir():
+            raise StoreUnavailable(
+                f"{linked} leads to no folder; mount its disk or correct the link, then try again",
+                store=self.url,
+            )
         with self._answering(self._root):
             if (self._root / LOCK_NAME).exists():
                 return
@@ -379,7 +391,8 @@ class FolderStore:
                     for entry in found:
                         if not is_segment(entry.name):
                             continue
-                        if entry.is_dir(follow_symlinks=not base):
+                        linked = not base and entry.name == LINKABLE_NAME
+                        if entry.is_dir(follow_symlinks=linked):
                             entries.append((f"{entry.name}/", None))
                         elif entry.is_file(follow_symlinks=False):
                             with contextlib.suppress(FileNotFoundError):

@@ -54,11 +54,11 @@ def _unrepairable(found: NodePlan) -> Unrepairable | StoreUnavailable:
     first, *others = found.forecast.shortfalls
     more = f" (and {plural(len(others), 'other artifact')})" if others else ""
     for source in found.forecast.sources:
-        if source.kind == "store" and source.unavailable is not None:
-            return StoreUnavailable(
+        if source.kind == "store" and isinstance(source.refusal, StoreUnavailable):
+            return type(source.refusal)(
                 f"a bootstrap would fail: {first.artifact.name} ({first.artifact.blake3[:12]}…)"
                 f"{more} cannot be had while a store does not answer; nothing need be lost. "
-                f"{source.unavailable}",
+                f"{source.refusal.message}",
                 store=source.url,
                 artifact=first.artifact.name,
                 artifact_id=first.artifact.blake3,
@@ -92,7 +92,7 @@ def _plan_described(found: NodePlan) -> dict[str, Any]:
                 "kind": source.kind,
                 "url": source.url,
                 "bytes": source.size_bytes,
-                "unavailable": source.unavailable,
+                "unavailable": source.refusal and source.refusal.message,
             }
             for source in foreseen.sources
         ],
@@ -147,8 +147,8 @@ def _tell_plan(found: NodePlan) -> None:
         [(size(source.size_bytes), source.url) for source in foreseen.sources],
     )
     for source in foreseen.sources:
-        if source.unavailable is not None:
-            say(f"  no answer from {source.url}: {source.unavailable}")
+        if source.refusal is not None:
+            say(f"  no answer from {source.url}: {source.refusal.message}")
     say("Damage that only shows when bytes are read is not foreseen.")
 
 

@@ -119,7 +119,7 @@ def test_row_40_a_full_disk_is_said_to_be_full_and_nothing_is_left_on_it(
     for _ in range(2):
         with pytest.raises(DiskFull) as caught:
             write(path)
-        assert str(small_disk) in caught.value.message
+        assert str(path) in caught.value.message
         assert caught.value.runbook == "disk"
         assert list(small_disk.iterdir()) == []
 

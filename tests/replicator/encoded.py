@@ -97,7 +97,7 @@ def fetch_from(
     sources = sources or Sources(peers, stores, time.monotonic)
     deadline_s += time.monotonic()
     with Downloads(sources, 4, deadline_s, time.monotonic) as downloads:
-        tables = Tables(folder / "tables", sources, downloads.counting, downloads.get)
+        tables = Tables(folder / "tables", sources, downloads.counting, downloads)
         fetcher = Fetcher(downloads, tables, ReadFiles())
         fetcher.fetch(artifact, incoming, folder / artifact.blake3, progress)
     return downloads.counting.tally()

@@ -179,11 +179,12 @@ def test_row_28_a_store_that_is_silent_about_tables_ends_with_the_transfers_dead
     assert [type(error) for error in outcome.errors.values()] == [TransferDeadline]
 
 
-def test_row_28_a_transfer_that_is_ended_does_not_wait_for_a_table(
-    artifacts: list[EncodedArtifact], tmp_path: Path
+def test_row_28_a_transfer_that_is_ended_does_not_wait_for_a_table_and_blames_nobody(
+    artifacts: list[EncodedArtifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(download, "DEADLINE_CHECK_S", 1000.0)
     (one, *_), store = artifacts, SilentTables(artifacts[0])
-    sources = Sources([], [store], Clock())
+    sources = Sources([peer_with()], [store], Clock())
     with (
         transferring(tmp_path, sources, now_s=Clock()) as (fetcher, downloads),
         ThreadPoolExecutor(1) as pool,
@@ -195,6 +196,8 @@ def test_row_28_a_transfer_that_is_ended_does_not_wait_for_a_table(
         assert store.asked.wait(60)
         downloads.stop()
         assert isinstance(fetching.exception(timeout=60), TransferDeadline)
+    assert all(sources.may_ask(source) for source in (*sources.peers, *sources.stores))
+    assert sources.unavailable() is None
 
 
 def test_row_28_a_transfer_that_moves_too_slowly_ends_though_every_read_succeeds(

@@ -199,7 +199,7 @@ def test_hedges_do_not_make_the_next_ones_wait_longer(
             (tmp_path / name).mkdir()
         fetcher = Fetcher(
             downloads,
-            Tables(tmp_path / "tables", sources, downloads.counting, downloads.get),
+            Tables(tmp_path / "tables", sources, downloads.counting, downloads),
             ReadFiles(),
         )
         fetcher.fetch(encoded.artifact, tmp_path / "incoming", tmp_path / "target", lambda _: None)

@@ -86,7 +86,7 @@ def transferring(
         (folder / name).mkdir(exist_ok=True)
     with guarded():
         with Downloads(sources, reads_at_once, now_s() + deadline_s, now_s) as downloads:
-            tables = Tables(folder / "tables", sources, downloads.counting, downloads.get)
+            tables = Tables(folder / "tables", sources, downloads.counting, downloads)
             yield Fetcher(downloads, tables, ReadFiles()), downloads
         assert downloads._free.qsize() == reads_at_once
         assert downloads._spare.qsize() == HEDGES_AT_ONCE

@@ -136,7 +136,7 @@ def test_what_is_no_object_is_not_listed(store: FolderStore, tmp_path: Path) -> 
     assert list(store.list("")) == [ObjectInfo("folder/key", 1)]
 
 
-def test_a_link_in_the_root_may_stand_for_a_folder_on_another_disk(
+def test_the_folder_of_symbols_may_be_a_link_to_another_disk(
     store: FolderStore, tmp_path: Path
 ) -> None:
     other, root = tmp_path / "other", root_of(store)
@@ -162,6 +162,30 @@ def test_a_link_in_the_root_may_stand_for_a_folder_on_another_disk(
         store.delete(key)
     assert list(store.list("")) == []
     assert (root / "symbols").is_symlink()
+
+
+def test_symbols_on_a_disk_that_is_not_there_are_not_called_missing(store: FolderStore) -> None:
+    store.put_if_absent("key", [b"x"])
+    (root_of(store) / "symbols").symlink_to("absent")
+    with pytest.raises(StoreUnavailable, match="mount its disk"):
+        store.get("symbols/a", length=1)
+    with pytest.raises(StoreUnavailable):
+        store.stat("symbols/a")
+    with pytest.raises(StoreUnavailable):
+        store.put_if_absent("symbols/a", [b"x"])
+    with pytest.raises(StoreUnavailable):
+        list(store.list("symbols/"))
+
+
+def test_no_other_link_is_followed(store: FolderStore, tmp_path: Path) -> None:
+    store.put_if_absent("key", [b"x"])
+    (tmp_path / "outside").mkdir()
+    for name in ("precious", ".tmp-precious"):
+        (tmp_path / "outside" / name).write_text("precious")
+    for name, target in ((".snapshot", "../outside"), ("outside", "../outside"), ("loop", "loop")):
+        (root_of(store) / name).symlink_to(target)
+    assert list(store.list("")) == [ObjectInfo("key", 1)]
+    assert list(store.cut_off(datetime(2100, 1, 1, tzinfo=UTC))) == []
 
 
 def test_links_and_pipes_are_refused_and_not_followed(store: FolderStore, tmp_path: Path) -> None:

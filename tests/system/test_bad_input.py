@@ -194,16 +194,21 @@ def test_the_console_script_refuses_as_the_forked_commands_do(
 def test_a_command_that_is_ended_from_the_keyboard_says_so(homes: Genctl, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    process = Console(homes.folder, os.environ).start("ingest", "w", pipe, "--json")
-    with ThreadPoolExecutor(1) as pool:
+    # Where tests run in the background, the signal is ignored, and processes inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = Console(homes.folder, os.environ).start("ingest", "w", pipe, "--json")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with ThreadPoolExecutor(1) as pool, process:
         opening = pool.submit(pipe.open, "wb")
         try:
-            writing = opening.result(timeout=60)  # now the command reads
+            with opening.result(timeout=60):  # now the command reads
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=60)
         finally:
             os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
-    with writing:
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+            process.kill()
     assert (process.returncode, out) == (130, b"")
     told = json.loads(err)
     assert (told["error"], told["exit_code"]) == ("Interrupted", 130)

@@ -108,7 +108,7 @@ def test_a_peer_that_is_gone_is_named_and_does_without(copied: WriterHome) -> No
     node = NodeHome(node.home)
     peer, _ = plan(node).forecast.sources
     assert (peer.kind, peer.url, peer.size_bytes) == ("peer", url, 0)
-    assert peer.unavailable
+    assert peer.refusal
     assert check(node).peer_bytes == 0
 
 
