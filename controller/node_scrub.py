@@ -89,7 +89,7 @@ def background(node: NodeHome) -> Callable[[threading.Event], None]:
         while not ending.is_set():
             try:
                 for failure in scrub(NodeHome(node.home), ending=ending, patient=True).failures:
-                    _log.warning("not mended: %s: %s", failure.name, failure.message)
+                    _log.warning("the scrub met %s: %s", failure.name, failure.message)
             except Stopped:
                 return
             except GenctlError as error:

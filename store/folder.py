@@ -49,6 +49,8 @@ from store.port import UNWATCHED, ObjectInfo, Transfer, VersionedBytes
 LOCK_NAME = ".genctl-store"
 PIECE_SIZE_BYTES = 1 << 20
 LINKABLE_NAME = "symbols"
+"""The one name in the root that may be a link: most of a store's bytes are under it."""
+
 CREATE_ATTEMPTS = 100
 MAX_MUTABLE_SIZE_BYTES = 64 << 20
 """The longest object that :meth:`FolderStore.compare_and_swap` reads to compare its version."""
@@ -295,12 +297,13 @@ class FolderStore:
 
     def _check_mounted(self) -> None:
         linked = self._root / LINKABLE_NAME
-        if linked.is_symlink() and not linked.is_dir():
-            raise StoreUnavailable(
-                f"{linked} leads to no folder; mount its disk or correct the link, then try again",
-                store=self.url,
-            )
         with self._answering(self._root):
+            if linked.is_symlink() and not linked.is_dir():
+                raise StoreUnavailable(
+                    f"{linked} leads to no folder; mount its disk or correct the link, then try "
+                    "again",
+                    store=self.url,
+                )
             if (self._root / LOCK_NAME).exists():
                 return
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):

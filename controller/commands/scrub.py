@@ -47,10 +47,10 @@ def plan(
     else:
         _tell_plan(found)
     if found.forecast.shortfalls:
-        raise _unrepairable(found)
+        raise _why_not(found)
 
 
-def _unrepairable(found: NodePlan) -> Unrepairable | StoreUnavailable:
+def _why_not(found: NodePlan) -> Unrepairable | StoreUnavailable:
     first, *others = found.forecast.shortfalls
     more = f" (and {plural(len(others), 'other artifact')})" if others else ""
     for source in found.forecast.sources:

@@ -16,7 +16,7 @@ import durable.bulk_file
 import symbols.encode
 from durable import files
 from durable.bulk_file import DIRECT_FROM_BYTES, AlignedBuffer
-from manifests.errors import BadSymbolSet, DiskError, DiskFull
+from manifests.errors import BadSymbolSet, DiskError, DiskFull, GenctlError
 from symbols.encode import encode, object_parts
 from symbols.geometry import CHUNK_SIZE_BYTES, Geometry, choose, describe, from_manifest
 from symbols.table import check_chunk, check_table, chunk_digest
@@ -214,17 +214,22 @@ def test_row_40_a_full_disk_ends_all_threads_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == [source]
 
 
+@pytest.mark.parametrize(("number", "error"), [(errno.EIO, DiskError), (errno.ENOSPC, DiskFull)])
 @pytest.mark.parametrize("function", ["pwrite", "fsync"])
-def test_row_41_a_failed_write_or_fsync_is_a_disk_error_and_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+def test_row_41_a_failed_write_or_fsync_is_named_and_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    function: str,
+    number: int,
+    error: type[GenctlError],
 ) -> None:
     def failing(*_: object) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+        raise OSError(number, os.strerror(number))
 
     source = tmp_path / "artifact"
     source.write_bytes(pattern(COLUMNS_BYTES))
     monkeypatch.setattr(os, function, failing)
-    with pytest.raises(DiskError):
+    with pytest.raises(error):
         encode(source, COLUMNS, tmp_path)
     assert list(tmp_path.iterdir()) == [source]
 
