@@ -52,7 +52,11 @@ ARTIFACTS = r"/objects/artifacts/"
 PAGE = b"<html>Log in to the wireless network</html>" * 20
 ACTIVATED = "generation_activation_succeeded"
 FIRST, SECOND = "unique7", "unique5007"
-HURRIED = Patience(silence_s=0.4, grace_s=0.8, min_bytes_per_s=1 << 20)
+HURRIED: dict[Fault, Patience] = {
+    faults.drip: Patience(grace_s=0.8, min_bytes_per_s=1 << 20),
+    faults.silent: Patience(silence_s=0.4),
+}
+"""Short only in what ends the fault, so that a pause of the machine is not taken for another."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +79,8 @@ class World:
         server = server or self.server
         server.seen.clear()
         server.always = where(pattern, fault)
-        if fault in {faults.drip, faults.silent}:
-            self.patience.append(HURRIED)
+        if fault in HURRIED:
+            self.patience.append(HURRIED[fault])
         try:
             yield
         finally:
