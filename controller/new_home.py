@@ -81,7 +81,8 @@ def init_home(
         BadSetting: no such embedder, impossible dimensions, unknown store, or a key is missing
             that the root of trust names.
         HomeOccupied: the folder holds something else, or a store is another home's.
-        ObjectMissing: generations were built here, but the first store has no record any more.
+        ObjectMissing: generations were built here and a record was signed, but the first store has
+            none any more.
     """
     make_embedder(wanted.embedder, wanted.dimensions)
     for url in wanted.stores:
@@ -99,17 +100,17 @@ def init_home(
         if writer.settings.model_copy(update={"signers": wanted.signers}) != wanted:
             if _is_begun(home):
                 raise HomeOccupied(
-                    f"{home} was made with other settings than these; they are in {path}"
+                    f"{home} was made with other settings than these; they are in {path}. Give the "
+                    "same ones, or use another folder; where a store has moved, correct that file"
                 )
             settings.save(path, wanted)
             writer = WriterHome(home)
         files.remove_temporaries(home)
         files.make_folder(home / "log")
         stores = wiring.open_stores(wanted.stores, create=True)
-        is_first = root_drafts.is_first_unfinished(writer)
         if not _settle_trust(writer, stores, holders, encrypt=encrypt):
             return False
-        if writer.residence.resident_ids() and not is_first:
+        if writer.residence.resident_ids() and writer.signed_last.read() is not None:
             writer.current()  # a store that lost its record is not given an empty one
         record = ControlRecord(shard=wanted.shard, kind="publish", writer_epoch=wanted.writer_epoch)
         was_made = writer.repository().create(record, clock.now())

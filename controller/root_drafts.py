@@ -23,13 +23,12 @@ from builder.root_draft import Draft, Lacking, parse_draft
 from builder.root_metadata import changes, next_root, with_shard
 from builder.signers import KeyRing, SignerReference, sign
 from controller import clock
-from controller.signing_home import ROOT_FILE
+from controller.signing_home import DRAFT_FILE, ROOT_FILE
 from controller.writer import WriterHome
 from durable import files
 from manifests.errors import BadSetting, HomeMissing, SignaturesMissing, TrustError
 from store.signed import LIMITS_BYTES, trusted_root
 
-DRAFT_FILE = "root_draft.json"
 MAX_DRAFT_BYTES = 2 * LIMITS_BYTES[Root.type] + MAX_KEY_FILE_BYTES
 
 

@@ -43,6 +43,7 @@ from store.signed import LIMITS_BYTES, refuse_other_shard, shard_of, trusted_roo
 from store.spread import MAX_MIRRORED_SIZE_BYTES, RECORD_KEY, SpreadStore
 
 ROOT_FILE = "root.json"
+DRAFT_FILE = "root_draft.json"
 ROOT_BEFORE_FILE = "root_before.json"
 
 

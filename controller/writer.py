@@ -35,7 +35,7 @@ from commits.local_log import LocalCommitLog
 from controller import clock
 from controller.building import BuiltGeneration, build_next
 from controller.signed_last import SignedLast
-from controller.signing_home import SigningHome
+from controller.signing_home import DRAFT_FILE, ROOT_FILE, SigningHome
 from index.embedding import Embedder, make_embedder
 from index.snapshot import Snapshot
 from index.verification import ReadFiles, verify_generation
@@ -44,6 +44,7 @@ from manifests.errors import (
     BadSetting,
     ForeignRecord,
     GenerationUnknown,
+    HomeMissing,
     RecordPutBack,
 )
 from manifests.generation import GenerationManifest, parse_manifest
@@ -86,13 +87,18 @@ class WriterHome(SigningHome):
         commit_size: int,
         progress: Callable[[int], None] | None = None,
     ) -> IngestReport:
-        """Append the files' operations to the commit log; see :func:`commits.ingest.ingest`."""
+        """Append the files' operations to the commit log; see :func:`commits.ingest.ingest`.
+
+        Raises:
+            HomeMissing: ``init`` did not finish; besides what that function raises.
+        """
         embedder = self.embedder()
         rules = DocumentRules(
             dimensions=embedder.dimensions,
             vectors="forbidden" if embedder.computes else "required",
             id_field=id_field,
         )
+        self._refuse_unfinished()
         with self.exclusively("ingest"), self.log() as log:
             return ingest(
                 log,
@@ -102,6 +108,17 @@ class WriterHome(SigningHome):
                 commit_size=commit_size,
                 now_ms=clock.now_ms,
                 progress=progress,
+            )
+
+    def _refuse_unfinished(self) -> None:
+        """Refuse documents for a home that ``init`` did not finish: it may have to be made anew.
+
+        One whose root of trust waits for signatures is whole.
+        """
+        if not any((self.home / name).exists() for name in (ROOT_FILE, DRAFT_FILE)):
+            raise HomeMissing(
+                f"{self.home} has no root of trust yet: `genctl init` was refused, or interrupted. "
+                "Run it again, and mend what it tells of"
             )
 
     def built(self) -> list[GenerationManifest]:
@@ -120,6 +137,7 @@ class WriterHome(SigningHome):
         """Build a generation of everything the log holds; with nothing new, name the latest.
 
         Raises:
+            HomeMissing: ``init`` did not finish.
             NothingToBuild: the log is empty.
             CommitRangeGap: the log is not the one that the latest generation was built from.
             LogCorrupt: the log is damaged.
@@ -128,6 +146,7 @@ class WriterHome(SigningHome):
             BuildWorkersLost, EmbedderMismatch: see :class:`builder.scale_out.Workforce`.
             DiskFull, DiskError: the disk refuses.
         """
+        self._refuse_unfinished()
         with self.exclusively("build"), self.log() as log:
             known = self.signed_last.read()
             if known is not None:  # else there may be no root of trust yet

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from controller.new_home import init_home
-from manifests.errors import CommitRangeGap, ObjectMissing
+from manifests.errors import CommitRangeGap, HomeMissing, HomeOccupied, ObjectMissing
 from manifests.generation import VectorArtifact
 from manifests.names import manifest_target, symbol_key, target_key
 from manifests.record_changes import is_rolled_back
@@ -86,6 +86,35 @@ def test_a_store_that_lost_its_record_is_not_given_an_empty_one(writer: Testable
     with pytest.raises(ObjectMissing):
         init_home(writer.home, writer.settings)
     assert not timestamp.exists()
+
+
+def test_a_home_whose_init_was_refused_takes_no_documents_until_it_is_finished(
+    tmp_path: Path,
+) -> None:
+    taken = make_writer(tmp_path / "taken")
+    wanted = taken.settings.model_copy(update={"shard": "other"})
+    with pytest.raises(HomeOccupied):
+        init_home(tmp_path / "home", wanted)
+    refused = TestableWriter(tmp_path / "home")
+    for attempt in (lambda: commit(refused, [FOX]), refused.build):
+        with pytest.raises(HomeMissing, match="init` was refused"):
+            attempt()
+    free = wanted.model_copy(update={"stores": (str(tmp_path / "free"),)})
+    assert init_home(refused.home, free)
+    home = TestableWriter(refused.home)
+    entry = add(home, [FOX])
+    assert home.current().signed.record.active == entry.generation_id
+
+
+def test_what_was_built_before_the_first_record_was_signed_does_not_stop_init(
+    writer: TestableWriter,
+) -> None:
+    commit(writer, [FOX])
+    writer.build()
+    shutil.rmtree(writer.settings.stores[0])
+    writer.signed_last.path.unlink()  # as if init had been stopped before it signed
+    assert init_home(writer.home, writer.settings)
+    writer.publish(writer.built()[-1].generation_id)
 
 
 def test_refreshing_signs_the_same_record_anew(writer: TestableWriter) -> None:
