@@ -1,10 +1,9 @@
 """Replay: rebuild a generation from the commit log alone, and compare it with the shipped one.
 
-Requirement: native-mode, Phase 4 (document-operation replay for deep audit); the thresholds are
-those of distributed-vector-db §7.1, Phase 0.5: no document may differ, and the hits of the text
-index and of exact vector search agree to 99.95 %. Besides, each term is in as many documents. The
-rebuild is one build of the whole log, so it shares neither rows nor segments nor shards with what
-was shipped, and no error with it either.
+It is the deepest audit there is. No document may differ, the hits of the text index and of exact
+vector search agree to 99.95 %, and each term is in as many documents. The rebuild is one build of
+the whole log, so it shares neither rows nor segments nor shards with what was shipped, and no error
+with it either.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The generation manifest: the one document that lists all that a generation is.
 
-Requirement: native-mode §5.2. Each model is frozen and refuses unknown fields; a manifest is made
-by the builder, proven against the signed record by :func:`manifests.record.accept_manifest`, and
-read by everybody else.
+Its fields are in section 5 of docs/format.md. Each model is frozen and refuses unknown fields; a
+manifest is made by the builder, proven against the signed record by
+:func:`manifests.record.accept_manifest`, and read by everybody else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The activation invariants, as pure predicates.
 
-Requirement: native-mode §5.2 item 6 and the node's gate in the design. Each function looks at one
-invariant and raises the error that names its violation; the activator calls them all, always.
+A manifest names all of them (:data:`manifests.generation.INVARIANTS`). Each function looks at one
+invariant and raises the error that names its violation; none is ever left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the world is told of repairs: events by name, and two metrics (native-mode §9)."""
+"""What the world is told of repairs: events by name, and two metrics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _UNDER_WAY: ContextVar[frozenset[str]] = ContextVar("_UNDER_WAY", default=frozen
 
 
 def emit(event: str, **facts: object) -> None:
-    """Report an event by its name in native-mode §9."""
+    """Report an event by its name; runbooks/README.md lists them."""
     EVENTS.info(event, extra={"facts": facts})
 
 

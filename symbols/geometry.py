@@ -20,12 +20,14 @@ from manifests.generation import SymbolSet
 from manifests.identifiers import HASH_SIZE_BYTES, content_id
 
 CHUNK_SIZE_BYTES = 1 << 20
-"""zfec encodes fastest in columns of 1 MiB: 64 KiB columns reach about a third of its rate."""
+"""The chunks of what is encoded now, which the figures of ADR 0015 are for. The arithmetic goes
+through them in slices (:data:`symbols.combinations.SLICE_SIZE_BYTES`)."""
 
 MIN_CHUNK_SIZE_BYTES = 4 << 10
 MAX_CHUNK_SIZE_BYTES = 16 << 20
 MAX_COLUMN_SIZE_BYTES = 64 << 20
-"""A fetch holds one column in memory, for each artifact that it fetches at a time."""
+"""Whoever mends holds ``k`` chunks of a column in memory, in each of its threads; a transfer mends
+one artifact at a time (:mod:`replicator.mend`). What need not be mended is read in runs."""
 
 MAX_SYMBOLS = 256
 """The code works over GF(2^8) (Rizzo, 1997): there are no more share numbers than that."""
