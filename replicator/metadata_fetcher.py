@@ -2,7 +2,8 @@
 
 What python-tuf calls a URL is ``store:`` and a key here. A length is checked while bytes arrive,
 one deadline is over all reads of a refresh together, and nothing is handed on that a JSON parser
-elsewhere might read in another way. Of several stores, the first whose copy is sound is believed.
+elsewhere might read in another way. Of several stores, the first whose copy is sound is believed;
+none may use up the time of those after it, and one that did not answer is not asked again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from manifests.errors import (
 )
 from store.port import Store
 from store.signed import strict_metadata
-from store.spread import read_copy
+from store.spread import copies_of, read_copy
 
 METADATA_BASE = "store:metadata/"
 TARGETS_BASE = "store:targets/"
@@ -52,7 +53,7 @@ class RefreshDeadline:
         self, monotonic: Callable[[], float], grace_s: float, min_bytes_per_s: int
     ) -> None:
         self._monotonic = monotonic
-        self._end_s = monotonic() + grace_s
+        self._end_s = self._turn_end_s = monotonic() + grace_s
         self._min_bytes_per_s = min_bytes_per_s
         self._timer: threading.Timer | None = None
         self.arrived_bytes = 0
@@ -61,16 +62,21 @@ class RefreshDeadline:
         """Give time for a body whose length somebody has signed."""
         self._end_s += size_bytes / self._min_bytes_per_s
 
+    def begin_turn(self, stores_left: int) -> None:
+        """Give the store that is asked now its part of what is left: of so many stores, one's."""
+        now_s = self._monotonic()
+        self._turn_end_s = now_s + (self._end_s - now_s) / stores_left
+
     def arrived(self, size_bytes: int) -> None:
         """See :meth:`store.port.Transfer.arrived`."""
         self.arrived_bytes += size_bytes
         if self.has_passed():
-            raise TransferDeadline("the time of the whole refresh has passed")
+            raise TransferDeadline("the metadata takes too long")
 
     def stop_by(self, stop: Callable[[], None]) -> None:
         """See :meth:`store.port.Transfer.stop_by`."""
         self.read_ended()
-        self._timer = threading.Timer(max(0.0, self._end_s - self._monotonic()), stop)
+        self._timer = threading.Timer(max(0.0, self._turn_end_s - self._monotonic()), stop)
         self._timer.daemon = True
         self._timer.start()
 
@@ -81,12 +87,15 @@ class RefreshDeadline:
             self._timer = None
 
     def has_passed(self) -> bool:
-        """Whether the refresh has taken too long."""
-        return self._monotonic() >= self._end_s
+        """Whether the store that is asked now has taken too long."""
+        return self._monotonic() >= self._turn_end_s
 
 
 class MetadataFetcher(FetcherInterface):
     """Reads one refresh's metadata, and its targets, from ``store``.
+
+    ``failures`` has, by URL, why a store is not asked any more as long as another is left; it is
+    added to.
 
     Its errors are genctl's, but for the one that tells python-tuf that there is no newer root.
     ``role`` and ``data`` are what was read last, ``source`` is which object of which store it is.
@@ -94,9 +103,12 @@ class MetadataFetcher(FetcherInterface):
     error of python-tuf, where another store's copy should be tried first.
     """
 
-    def __init__(self, store: Store, deadline: RefreshDeadline) -> None:
+    def __init__(
+        self, store: Store, deadline: RefreshDeadline, failures: dict[str, RetryError] | None = None
+    ) -> None:
         self._store = store
         self._deadline = deadline
+        self._failures = {} if failures is None else failures
         self.role = ""
         self.data = b""
         self.source = ""
@@ -118,7 +130,9 @@ class MetadataFetcher(FetcherInterface):
         self.role = named[1] if named else key
         found = read_copy(
             self._store,
-            lambda store: self._whole(store, key, max_length),
+            lambda store: self._in_turn(
+                store, max_length, lambda: self._whole(store, key, max_length)
+            ),
             self._is_sound,
             # A refresh ends its search for roots with one that is not there, and must not need
             # every store for that. A writer puts a new one into all of them.
@@ -131,9 +145,37 @@ class MetadataFetcher(FetcherInterface):
         self._check_form(key)
         return self.data
 
-    def _whole(self, store: Store, key: str, max_length: int) -> bytes:
+    def target(
+        self, key: str, size_bytes: int, is_sound: Callable[[bytes], bool]
+    ) -> tuple[str, bytes] | None:
+        """The first bytes of a target, as many as there are of so many; see :func:`read_copy`.
+
+        Raises:
+            TransferDeadline, StoreUnavailable, BodyMismatch: as :meth:`download_bytes`.
+        """
+        return read_copy(
+            self._store,
+            lambda store: self._in_turn(
+                store, size_bytes, lambda: self._read(store, key, 0, size_bytes)
+            ),
+            is_sound,
+        )
+
+    def _in_turn(self, store: Store, size_bytes: int, read: Callable[[], bytes]) -> bytes:
+        """Read from a store, in its part of the time, unless it failed and another is left."""
+        stores_left = len(copies_of(self._store)) - len(self._failures)
+        if store.url in self._failures and stores_left:
+            raise self._failures[store.url]
         if self.role not in {Root.type, Timestamp.type}:
-            self._deadline.allow(max_length)
+            self._deadline.allow(size_bytes)
+        self._deadline.begin_turn(max(1, stores_left))
+        try:
+            return read()
+        except RetryError as error:
+            self._failures[store.url] = error
+            raise
+
+    def _whole(self, store: Store, key: str, max_length: int) -> bytes:
         data = bytearray()
         while len(data) <= max_length:
             wanted = min(_READ_BYTES, max_length + 1 - len(data))

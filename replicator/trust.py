@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from tuf.api.metadata import Targets, Timestamp
@@ -26,6 +27,7 @@ from manifests.errors import (
     NothingPublished,
     ObjectMissing,
     OperatorError,
+    RetryError,
     TrustError,
     TrustStateCorrupt,
     UnsignedRecord,
@@ -42,7 +44,6 @@ from replicator.repair_events import emit
 from store.patience import DEFAULT_PATIENCE
 from store.port import Store
 from store.signed import control_record, shard_of, trusted_root
-from store.spread import read_copy
 
 
 def _forget(*_: object, **__: object) -> None:
@@ -76,9 +77,16 @@ class Surroundings:
 class TrustedRecord:
     """The control record as just refreshed and verified, and the manifests it vouches for."""
 
-    def __init__(self, targets: Targets, store: Store, record: ControlRecord) -> None:
+    def __init__(
+        self,
+        targets: Targets,
+        store: Store,
+        record: ControlRecord,
+        fetcher: Callable[[], MetadataFetcher],
+    ) -> None:
         self._targets = targets
         self._store = store
+        self._fetcher = fetcher
         self.record = record
 
     def manifest_bytes(self, entry: GenerationEntry) -> bytes:
@@ -90,7 +98,7 @@ class TrustedRecord:
         Raises:
             ObjectMissing: the store has lost it.
             UnsignedRecord: the record names it, but it is not a signed target.
-            StoreUnavailable: the store does not answer.
+            StoreUnavailable, TransferDeadline, BodyMismatch: it does not answer as it should.
         """
         path = manifest_target(entry.generation_id)
         target = self._targets.targets.get(path)
@@ -101,9 +109,9 @@ class TrustedRecord:
             )
         named = target.hashes["sha256"]
         key = target_key(path, named)
-        found = read_copy(
-            self._store,
-            lambda store: store.get(key, length=entry.manifest_size_bytes + 1),
+        found = self._fetcher().target(
+            key,
+            entry.manifest_size_bytes + 1,
             lambda data: hashlib.sha256(data).hexdigest() == named,
         )
         if found is None:
@@ -158,13 +166,14 @@ class Trust:
         Whatever is raised, the generation that was active goes on serving.
         """
         now = self._around.now()
+        fetcher = partial(self._fetcher, store, {})
         try:
-            targets = self._refreshed(store, now)
+            targets = self._refreshed(store, now, fetcher())
         except (TrustError, ManifestError, LengthExceeded) as error:
             self._tell(error, store, now)
             raise
         self._refusal_file.remove()
-        return TrustedRecord(targets, store, _record_in(targets))
+        return TrustedRecord(targets, store, _record_in(targets), fetcher)
 
     def last_record(self) -> ControlRecord:
         """The record of the last refresh, its signatures checked again; expiry is not.
@@ -246,17 +255,20 @@ class Trust:
         self._mark_file.write(HighWaterFile(prepared).read())
         files.remove_tree(prepared)
 
-    def _refreshed(self, store: Store, now: datetime) -> Targets:
+    def _fetcher(self, store: Store, failures: dict[str, RetryError]) -> MetadataFetcher:
+        """Reads of ``store``, from now on within the time of a refresh."""
+        around = self._around
+        deadline = RefreshDeadline(around.monotonic, around.grace_s, around.min_bytes_per_s)
+        return MetadataFetcher(store, deadline, failures)
+
+    def _refreshed(self, store: Store, now: datetime, fetcher: MetadataFetcher) -> Targets:
         trust_rules.refuse_clock_off(now, self._around.store_time())
         mark = self._mark_file.read()
         trust_rules.refuse_clock_behind(now, mark.signed_at)
-        deadline = RefreshDeadline(
-            self._around.monotonic, self._around.grace_s, self._around.min_bytes_per_s
-        )
         client = MetadataClient(
             self._folder,
             self._root,
-            MetadataFetcher(store, deadline),
+            fetcher,
             now,
             minimum_version=self._minimum_version,
             check_targets=self._check_record,

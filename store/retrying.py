@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -18,6 +19,8 @@ class Backoff:
 
     The wait doubles from ``first_s`` up to ``longest_s``; ``jitter``, which gives numbers from 0 to
     1, takes away up to half of it, so that those who failed together do not come back together.
+    Nothing is asked again once ``give_up_after_s`` have passed on the ``monotonic`` clock since it
+    was asked first: each answer of a store that is silent takes as long as one has patience for.
     """
 
     sleep: Callable[[float], None]
@@ -26,6 +29,8 @@ class Backoff:
     attempts: int = 6
     first_s: float = 0.2
     longest_s: float = 5
+    give_up_after_s: float = 30
+    monotonic: Callable[[], float] = time.monotonic
 
     def pause(self, failures: int) -> None:
         """Wait as long as is due after that many failures in a row."""
@@ -36,8 +41,8 @@ class Backoff:
 class RetryingStore:
     """The store ``behind``, asked again after the errors that ``backoff`` names.
 
-    After ``backoff.attempts`` the last error is raised. A ``StoreRefused`` (a bucket that
-    is not there, wrong credentials) is raised at once. Not asked again are a compare-and-swap,
+    After ``backoff.attempts``, or its time, the last error is raised. A ``StoreRefused`` (a bucket
+    that is not there, wrong credentials) is raised at once. Not asked again are a compare-and-swap,
     which may have taken place, a bulk read of which bytes have arrived, and a listing that has
     begun. A ``put_if_absent`` asked again answers ``False`` if it had created the object before.
     """
@@ -99,11 +104,13 @@ class RetryingStore:
         self._retried(lambda: self._behind.delete(key))
 
     def _retried(self, ask: Callable[[], T], may_again: Callable[[], bool] = lambda: True) -> T:
+        give_up_s = self._backoff.monotonic() + self._backoff.give_up_after_s
         for failures in range(1, self._backoff.attempts):
             try:
                 return ask()
             except self._backoff.errors as error:
-                if isinstance(error, StoreRefused) or not may_again():
+                is_late = self._backoff.monotonic() >= give_up_s
+                if isinstance(error, StoreRefused) or is_late or not may_again():
                     raise
                 self._backoff.pause(failures)
                 if not may_again():

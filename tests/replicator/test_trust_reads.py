@@ -48,7 +48,7 @@ def server(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServ
 
 
 @pytest.fixture
-def store(server: FaultyServer) -> Store:
+def store(server: FaultyServer) -> SpreadStore:
     """As a node has it: several stores as one, asked again."""
     behind = open_store(f"s3://bucket?endpoint={server.url}")
     return SpreadStore([RetryingStore(behind, Backoff(lambda _: None, lambda: 0.0))])
@@ -93,6 +93,16 @@ def test_row_28_a_store_that_drips_is_given_up_and_what_was_believed_stands(
     assert patient.last_record().active == generation(1).generation_id
     server.always = None
     assert patient.refresh(store).record.active == generation(2).generation_id
+
+
+@pytest.mark.parametrize("fault", [faults.drip, faults.silent])
+def test_row_28_a_store_that_drips_leaves_the_next_one_its_time_and_is_asked_only_once(
+    shard: Shard, server: FaultyServer, store: SpreadStore, tmp_path: Path, fault: faults.Fault
+) -> None:
+    server.always = fault
+    trusted = trust(shard, tmp_path / "trust").refresh(SpreadStore([*store.stores, shard.store]))
+    assert trusted.record.active == generation(1).generation_id
+    assert len(server.seen) == 1
 
 
 @pytest.mark.parametrize("name", ["timestamp.json", "targets.json"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -92,6 +93,17 @@ CALLS: dict[str, Callable[[RetryingStore], object]] = {
     "stat": lambda store: store.stat("key") == ObjectInfo("key", 5),
     "delete": deleted,
 }
+
+
+def test_row_50_a_store_that_is_silent_for_long_is_not_asked_as_often(
+    behind: Failing, pauses: Pauses
+) -> None:
+    behind.errors = [unavailable()] * 9
+    seconds = itertools.count(step=10)
+    backoff = Backoff(pauses.sleep, lambda: 0, give_up_after_s=30, monotonic=lambda: next(seconds))
+    with pytest.raises(StoreUnavailable):
+        RetryingStore(behind, backoff).stat("key")
+    assert behind.calls == 3, "at 0, 10 and 20 s; at 30 s it was too late"
 
 
 @pytest.mark.parametrize("name", CALLS)
