@@ -40,29 +40,35 @@ def open_node(
     root: Path | None,
     peers: Sequence[str] = (),
     minimum_version: int | None = None,
+    *,
+    keep: bool = True,
 ) -> NodeHome:
     """Open a node, or make a new one that trusts ``root`` and follows ``store_urls``.
 
     ``peers`` that are given replace those that the node knew, since peers come and go, and so does
-    ``minimum_version``: the least version of the record with which a new node may start.
+    ``minimum_version``: the least version of the record with which a new node may start. Without
+    ``keep`` they do so for this one object, and a node that exists keeps what it knew.
 
     Raises:
         BadSetting: the stores or the root are missing, or not what the node was made with; or an
             address is none.
-        UnsignedRecord: ``root`` is not a root of trust; take root.json from the writer's home.
+        UnsignedRecord, WrongRecordType: ``root`` is not a root of trust; take root.json from the
+            writer's home.
+        HomeMissing: the folder is a writer's home.
         HomeOccupied: the folder holds something else.
     """
+    if (home / settings.WRITER_FILE).exists():
+        NodeHome(home)  # refuses
     if not store_urls or root is None:
         if not (home / settings.NODE_FILE).exists():
             raise BadSetting("a new node needs --store and --root (the writer's root.json)")
         _check_same(NodeHome(home), store_urls, root)
         if peers or minimum_version is not None:
             with files.locked(home / "lock", "run bootstrap"):
-                _replace(home, peers, minimum_version)
+                return _opened_with(home, peers, minimum_version, keep=keep)
         return NodeHome(home)
     settings.refuse_foreign(home, KNOWN_NAMES)
     root_bytes = _read(root)
-    trusted_root(root_bytes)
     followed = settings.made(
         settings.NodeSettings,
         stores=_opened(store_urls),
@@ -80,8 +86,7 @@ def open_node(
             if is_accepted:
                 _check_same(node, store_urls, root)
             if is_accepted or is_same:
-                _replace(home, peers, minimum_version)
-                return NodeHome(home)
+                return _opened_with(home, peers, minimum_version, keep=keep)
         files.remove_temporaries(home)
         if not is_accepted and not is_same:
             # What was seen under a root that is being corrected says nothing under the right one.
@@ -97,24 +102,31 @@ def repin_node(home: Path, root: Path, minimum_version: int | None = None) -> No
     Raises:
         HomeMissing: there is no node.
         BadSetting: ``root`` cannot be read.
+        UnsignedRecord, WrongRecordType: ``root`` is not a root of trust.
     """
     repin(NodeHome(home), _read(root), minimum_version)
     return NodeHome(home)
 
 
-def _replace(home: Path, peers: Sequence[str], minimum_version: int | None) -> None:
-    """Have the node know what is given of these from now on; the caller holds its lock."""
+def _opened_with(
+    home: Path, peers: Sequence[str], minimum_version: int | None, *, keep: bool
+) -> NodeHome:
+    """The node, with what is given of these; kept, it is so from now on.
+
+    The caller holds its lock.
+    """
+    node = NodeHome(home)
     given: dict[str, object] = {}
     if peers:
         given["peers"] = tuple(peers)
     if minimum_version is not None:
         given["minimum_version"] = minimum_version
     if given:
-        before = NodeHome(home).settings
-        values = {name: getattr(before, name) for name in settings.NodeSettings.model_fields}
-        settings.save(
-            home / settings.NODE_FILE, settings.made(settings.NodeSettings, **values | given)
-        )
+        values = {name: getattr(node.settings, name) for name in type(node.settings).model_fields}
+        node.settings = settings.made(settings.NodeSettings, **values | given)
+        if keep:
+            settings.save(home / settings.NODE_FILE, node.settings)
+    return node
 
 
 def _check_same(node: NodeHome, store_urls: Sequence[str], root: Path | None) -> None:
@@ -158,6 +170,15 @@ def _opened(store_urls: Sequence[str]) -> tuple[str, ...]:
 
 def _read(root: Path) -> bytes:
     try:
-        return root.read_bytes()
+        data = root.read_bytes()
     except OSError as error:
         raise BadSetting(f"{root}: {error.strerror}") from error
+    try:
+        trusted_root(data)
+    except TrustError as error:
+        raise type(error)(
+            f"{root} is no root of trust: {error.message}. Give the file root.json of the writer's "
+            "home",
+            **(error.facts | {"path": str(root)}),
+        ) from error
+    return data

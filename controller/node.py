@@ -135,9 +135,13 @@ class NodeHome:
             TrustError: the record cannot be believed.
             NothingPublished: nothing was activated yet.
             Unrepairable, ArtifactHashMismatch, ManifestError: the store lost too much, or lies.
+            HomeLocked: another command is at work in the node.
+            SizeRefused: there is no room for it.
             QuarantineCorrupt: what was refused before is not known.
             EmbedderMismatch, CommitRangeGap, ActivationFailed: it did not pass the gate.
-            StoreUnavailable, DiskFull, DiskError: the store or the disk failed.
+            ObjectMissing, StoreUnavailable, TransferDeadline, BodyMismatch, LengthExceeded,
+                ExpansionExceeded: a store did not answer as it should.
+            DiskFull, DiskError: the disk failed.
 
         Whatever is raised, the generation that was active goes on serving.
         """

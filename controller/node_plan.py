@@ -47,8 +47,8 @@ def plan(node: NodeHome) -> NodePlan:
     What is here is read and checked, as the bootstrap does.
 
     Raises:
-        TrustError, NothingPublished, ManifestError, ObjectMissing, StoreUnavailable: as
-            :meth:`NodeHome.bootstrap`.
+        TrustError, NothingPublished, ManifestError, HomeLocked, ObjectMissing, StoreUnavailable,
+            TransferDeadline, BodyMismatch: as :meth:`NodeHome.bootstrap`.
     """
     with files.locked(node.home / "lock", "plan"):
         stores = node.stores()

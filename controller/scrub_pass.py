@@ -29,7 +29,9 @@ from manifests.generation import ArtifactFile, GenerationManifest, parse_manifes
 from manifests.record import GenerationEntry, accept_manifest
 from replicator.bring import bring, unwatched
 from replicator.scrub import is_intact, mend_artifact
+from replicator.sources import Supply
 from replicator.tally import FetchTally
+from store.spread import SpreadStore
 
 SAVED_EVERY_BYTES = 64 << 20
 """How much a pass that was killed reads again at most."""
@@ -167,10 +169,11 @@ class ScrubPass:
             try:
                 stores = self._node.stores()
                 trusted = self._node.trust().refresh(stores)
-                supply = wiring.supply(self._node.settings, stores, self._node.healths)
+                supply = self._supply(stores)
                 with self._node.quarantine.noting(clock.now()):
                     brought = bring(entry, trusted, residence, supply, incoming, unwatched)
             except GenctlError as error:
+                self._watch(0)  # given up because the scrub is to end, it says nothing
                 self._fail(
                     Damage(
                         artifact="manifest.json",
@@ -193,7 +196,6 @@ class ScrubPass:
         def on_checked(up_to_bytes: int) -> None:
             nonlocal checked_bytes
             step_bytes, checked_bytes = up_to_bytes - checked_bytes, up_to_bytes
-            self._found = self._found.plus(read_bytes=step_bytes)
             self._unsaved_bytes += step_bytes
             if self._unsaved_bytes >= SAVED_EVERY_BYTES:
                 self._save_position(artifact, checked_bytes)
@@ -215,13 +217,14 @@ class ScrubPass:
         with self._locked():
             if not set(wanted.generation_ids) & set(node.residence.resident_ids()):
                 return  # those that had it made room for others meanwhile
-            supply = wiring.supply(node.settings, node.stores(), node.healths)
+            supply = self._supply(node.stores())
             self._found = self._found.plus(damaged_artifacts=1)
             try:
                 tally = mend_artifact(
                     node.residence, artifact, supply, node.home / "incoming", self._watch
                 )
             except GenctlError as error:
+                self._watch(0)  # as above
                 if node.residence.holds(artifact):
                     # Only its table could not be had.
                     self._failures.append(error)
@@ -241,6 +244,11 @@ class ScrubPass:
             degraded.found_intact(node, {artifact.blake3})
         self._count_mended(tally)
 
+    def _supply(self, stores: SpreadStore) -> Supply:
+        return wiring.supply(
+            self._node.settings, stores, self._node.healths, is_over=self._ending.is_set
+        )
+
     def _intact(self, artifact_id: str) -> None:
         """Take note if it was known to be damaged."""
         if artifact_id in self._damaged_ids():
@@ -257,6 +265,7 @@ class ScrubPass:
     def _count_mended(self, tally: FetchTally) -> None:
         self._found = self._found.plus(
             mended_artifacts=1,
+            read_bytes=tally.resumed_bytes,
             fetched_bytes=tally.fetched_bytes,
             rebuilt_bytes=tally.repaired_bytes,
         )
@@ -264,6 +273,7 @@ class ScrubPass:
     def _take(self, size_bytes: int) -> None:
         self._limit(size_bytes)
         self._watch(size_bytes)
+        self._found = self._found.plus(read_bytes=size_bytes)
 
     def _watch(self, _: int) -> None:
         if self._ending.is_set():

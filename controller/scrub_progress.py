@@ -26,6 +26,7 @@ class Position(Frozen):
 class Findings(Frozen):
     """What a pass found and did.
 
+    ``read_bytes``: what was read until damage showed, and what was found good while it was mended.
     ``relinked_files``: files of generations that were lost, or other copies than the one that was
     checked, and are that one now.
     """

@@ -181,7 +181,8 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM, then let answers under way finish for up to 30 s.
 
-    A second signal drops them at once. ``on_ready`` is called when requests and signals are heeded.
+    A second signal drops them at once. What runs in the background is told to end by the first.
+    ``on_ready`` is called when requests and signals are heeded.
     Must be called in the main thread.
 
     Raises:
@@ -197,9 +198,14 @@ async def _serve(
     on_ready: Callable[[], None],
 ) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.finish)
     ending = threading.Event()
+
+    def finish() -> None:
+        ending.set()
+        server.finish()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, finish)
     tasks = [asyncio.create_task(asyncio.to_thread(task, ending)) for task in background]
 
     def end_on_error(task: asyncio.Task[None]) -> None:

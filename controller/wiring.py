@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from controller import clock
 from controller.settings import NodeSettings
 from manifests.errors import BadSetting
+from replicator.download import HEDGE_FACTOR
 from replicator.health import Health
 from replicator.runs import RUN_SIZE_BYTES
 from replicator.sources import Supply
@@ -66,23 +67,30 @@ def node_stores(settings: NodeSettings) -> SpreadStore:
 
 
 def supply(
-    settings: NodeSettings, stores: SpreadStore, healths: dict[str, Health] | None = None
+    settings: NodeSettings,
+    stores: SpreadStore,
+    healths: dict[str, Health] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Supply:
     """What a node's transfers draw on: its peers, and ``stores`` as :func:`node_stores` gives.
 
-    ``healths`` is what the node knows of its peers' health, and is added to.
+    ``healths`` is what the node knows of its peers' health, and is added to; ``is_over`` ends a
+    transfer.
     """
     limits = settings.limits
     caps = [cap for cap in (limits.store_bytes_per_s, limits.peer_bytes_per_s) if cap is not None]
     patience = _patience(settings, limits.peer_bytes_per_s, PEER_PATIENCE)
+    # Under a cap reads come one after the other: what a kill leaves is then of some use.
+    reads_at_once = min([limits.reads_at_once, *(max(1, cap // RUN_SIZE_BYTES) for cap in caps)])
     return Supply(
         peers=_limited([_peer(url, patience) for url in settings.peers], limits.peer_bytes_per_s),
         stores=stores.stores,
-        # Under a cap reads come one after the other: what a kill leaves is then of some use.
-        reads_at_once=min([limits.reads_at_once, *(max(1, cap // RUN_SIZE_BYTES) for cap in caps)]),
+        reads_at_once=reads_at_once,
         min_bytes_per_s=min([limits.min_bytes_per_s, *(max(1, cap // 2) for cap in caps)]),
         now_s=time.monotonic,
         healths={} if healths is None else healths,
+        hedge_after_s=HEDGE_FACTOR * reads_at_once * RUN_SIZE_BYTES / min(caps) if caps else 0.0,
+        is_over=is_over,
     )
 
 

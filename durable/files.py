@@ -27,6 +27,9 @@ from typing import BinaryIO
 
 from manifests.errors import DiskError, DiskFull, HomeLocked
 
+STAT_BLOCK_SIZE_BYTES = 512
+"""The unit of ``st_blocks`` (stat(2)), whatever the file system's own is."""
+
 TEMPORARY_PREFIX = ".tmp-"
 REMOVE_ATTEMPTS = 10
 NEARLY_FULL_BYTES = 64 * 1024
@@ -251,6 +254,15 @@ def plain_size_bytes(path: Path) -> int | None:
         if stat.S_ISREG(found.st_mode):
             return found.st_size
     return None
+
+
+def held_size_bytes(path: Path) -> int:
+    """What a plain file takes of its disk, holes left out, and never more than its size; else 0."""
+    with contextlib.suppress(OSError):
+        found = path.lstat()
+        if stat.S_ISREG(found.st_mode):
+            return min(found.st_size, found.st_blocks * STAT_BLOCK_SIZE_BYTES)
+    return 0
 
 
 def remove_empty_folder(folder: Path) -> None:

@@ -105,6 +105,17 @@ class Residence:
         path = self.artifact_path(artifact.blake3)
         return files.plain_size_bytes(path) == artifact.size_bytes
 
+    def growth_bytes(self, artifact: ArtifactFile, incoming: Path) -> int:
+        """How much more of the disk an artifact takes once it is whole here.
+
+        What is there of it already, in its place or in ``incoming``, may have holes where symbols
+        were lost.
+        """
+        path = self.artifact_path(artifact.blake3)
+        if not self.has_its_size(artifact):
+            path = incoming / artifact.blake3
+        return max(0, artifact.size_bytes - files.held_size_bytes(path))
+
     def mend_links(self, verified: VerifiedGeneration | None = None) -> int:
         """Give every resident generation the present copy of each artifact it shares.
 

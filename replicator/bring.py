@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from durable import files
@@ -171,7 +171,14 @@ def transfer(
     """A fetcher for so many bytes, and its reads, which end with the block."""
     deadline_s = supply.now_s() + GRACE_S + size_bytes / supply.min_bytes_per_s
     sources = Sources(supply.peers, supply.stores, supply.now_s, supply.healths)
-    with Downloads(sources, supply.reads_at_once, deadline_s, supply.now_s) as downloads:
+    with Downloads(
+        sources,
+        supply.reads_at_once,
+        deadline_s,
+        supply.now_s,
+        hedge_after_s=supply.hedge_after_s,
+        is_over=supply.is_over,
+    ) as downloads:
         tables = Tables(residence.tables, sources, downloads.counting, downloads)
         yield Fetcher(downloads, tables, seen), downloads
 
@@ -219,7 +226,7 @@ def _fetch_all(
     tally = downloads.counting.tally()
     if tally.repaired_chunks:
         record_ratio(tally)
-    return tally
+    return replace(tally, failures=downloads.sources.failures())
 
 
 def _clear(incoming: Path, plan: FetchPlan) -> None:
@@ -239,20 +246,15 @@ def _will_be_replaced(residence: Residence, artifact: ArtifactFile) -> bool:
 def _check_room(
     incoming: Path, plan: FetchPlan, residence: Residence, make_room: Callable[[int], None]
 ) -> None:
-    needed_bytes = sum(
-        artifact.size_bytes for artifact in plan.fetch if not residence.has_its_size(artifact)
-    )
-    there_bytes = sum(
-        files.plain_size_bytes(incoming / artifact.blake3) or 0 for artifact in plan.fetch
-    )
-    lacking_bytes = needed_bytes - there_bytes - _free_bytes(incoming)
+    needed_bytes = sum(residence.growth_bytes(artifact, incoming) for artifact in plan.fetch)
+    lacking_bytes = needed_bytes - _free_bytes(incoming)
     if plan.fetch and lacking_bytes + SPARE_BYTES > 0:
         make_room(lacking_bytes + SPARE_BYTES)
-        lacking_bytes = needed_bytes - there_bytes - _free_bytes(incoming)
+        lacking_bytes = needed_bytes - _free_bytes(incoming)
     if lacking_bytes > 0:
         free_bytes = _free_bytes(incoming)
         raise SizeRefused(
-            f"{needed_bytes} bytes are to be fetched into {incoming.parent}, whose disk has "
+            f"{needed_bytes} bytes more are to come into {incoming.parent}, whose disk has "
             f"{free_bytes} free, and no old generation can go that would make room; nothing was "
             "fetched. Free some, or give the node a larger disk",
             size_bytes=needed_bytes,

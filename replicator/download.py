@@ -20,15 +20,13 @@ from durable.bulk_file import AlignedBuffer
 from manifests.errors import (
     BodyMismatch,
     DiskError,
-    ExpansionExceeded,
     GenctlError,
-    LengthExceeded,
     ObjectMissing,
     PeerCorrupt,
     StoreUnavailable,
     TransferDeadline,
 )
-from replicator.reads import Read, Stoppable, Stopped, Watch
+from replicator.reads import FAILURES, Read, Stoppable, Watch
 from replicator.runs import RUN_SIZE_BYTES, Run
 from replicator.signed_chunks import SignedChunks
 from replicator.sources import Place, Sources, corrupt
@@ -39,6 +37,9 @@ HEDGE_FACTOR = 4
 HEDGE_AFTER_S = 1.0
 """No read is hedged before it took this long, and ``HEDGE_FACTOR`` times as long as is usual."""
 
+UNKNOWN_BYTES_PER_S = 2 << 20
+"""A read that is faster than this is not hedged as long as nothing is known of what is usual."""
+
 TABLES_AT_ONCE = 8
 ATTEMPTS = 3
 """How often a source is asked for what it began to send."""
@@ -48,13 +49,6 @@ DEADLINE_CHECK_S = 1.0
 """How often who waits looks whether the transfer's time is over."""
 
 _Memory = queue.SimpleQueue[AlignedBuffer | None]
-_FAILURES = (
-    StoreUnavailable,
-    BodyMismatch,
-    TransferDeadline,
-    LengthExceeded,
-    ExpansionExceeded,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +78,8 @@ class Downloads:
         reads_at_once: how many runs may be in memory, asked for or arrived and not given back.
         deadline_s: when, by ``now_s``, the whole transfer is given up.
         now_s: a clock that never goes back, in seconds.
+        hedge_after_s: no read is asked for a second time before it took this long.
+        is_over: says, once in a while, whether the transfer is to be given up now.
     """
 
     def __init__(
@@ -92,6 +88,9 @@ class Downloads:
         reads_at_once: int,
         deadline_s: float,
         now_s: Callable[[], float],
+        *,
+        hedge_after_s: float = 0.0,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.sources = sources
         self.counting = Counting()
@@ -100,6 +99,8 @@ class Downloads:
         self.reads_at_once = reads_at_once
         self._deadline_s = deadline_s
         self._now_s = now_s
+        self._least_hedge_after_s = hedge_after_s
+        self._is_over = is_over
         self._pool = ThreadPoolExecutor(reads_at_once + HEDGES_AT_ONCE)
         self._tables = ThreadPoolExecutor(TABLES_AT_ONCE)
         """Threads of their own: who waits for a table keeps nobody from bytes."""
@@ -109,7 +110,7 @@ class Downloads:
             self._free.put(None)
         for _ in range(HEDGES_AT_ONCE):
             self._spare.put(None)
-        self._took_s: deque[float] = deque(maxlen=REMEMBERED_READS)
+        self._took_s_per_byte: deque[float] = deque(maxlen=REMEMBERED_READS)
         self._reads: set[Stoppable] = set()
 
     def __enter__(self) -> Self:
@@ -151,7 +152,8 @@ class Downloads:
 
         Raises:
             TransferDeadline: the transfer's time is over.
-            Unrepairable, StoreUnavailable, BodyMismatch: the table of hashes cannot be had.
+            Unrepairable, StoreUnavailable, BodyMismatch, LengthExceeded, ExpansionExceeded: the
+                table of hashes cannot be had.
         """
         try:
             return self._first_whole(pending)
@@ -196,9 +198,6 @@ class Downloads:
             except (BodyMismatch, StoreUnavailable):
                 if not (read.arrived_bytes and attempts_left) or read.stopped:
                     raise
-            except Stopped:
-                self.check_deadline()
-                raise
             finally:
                 read.stop()
                 read.ended()
@@ -207,12 +206,13 @@ class Downloads:
 
     def _first_whole(self, pending: Pending) -> Arrived:
         """The first read of the run that has all of it, or the last one."""
+        size_bytes = pending.run.in_symbol.length
+        waited_s = 0.0
         while True:
             left_s = max(0.0, self._deadline_s - self._now_s())
-            patience_s = self._hedge_after_s() if len(pending.reads) == 1 else DEADLINE_CHECK_S
-            done, _ = wait(
-                pending.reads, timeout=min(patience_s, left_s), return_when=FIRST_COMPLETED
-            )
+            hedge_s = max(0.0, self._hedge_after_s(size_bytes) - waited_s)
+            timeout_s = min(DEADLINE_CHECK_S, left_s, hedge_s)
+            done, _ = wait(pending.reads, timeout=timeout_s, return_when=FIRST_COMPLETED)
             for future in done:
                 is_whole = future.result()
                 if not is_whole:
@@ -222,24 +222,37 @@ class Downloads:
                 if is_whole or not pending.reads:
                     self._stop_all(pending, self._spare, won=True)
                     # Its own time: the wait before a hedge would make the next wait longer.
-                    self._took_s.append(self._now_s() - read.started_s)
+                    took_s = self._now_s() - read.started_s
+                    self._took_s_per_byte.append(took_s / size_bytes)
                     return Arrived(pending.run, read.memory, read.buffer, frozenset(read.missing))
                 self._spare.put(read.buffer)
             if not done:
                 self.check_deadline()
-                self._hedge(pending)
+                waited_s += timeout_s
+                if timeout_s == hedge_s:
+                    self._hedge(pending)
+                    waited_s = 0.0
 
     def check_deadline(self) -> None:
         """Raise ``TransferDeadline`` if the transfer's time is over, or it was stopped."""
+        if self._is_over():
+            self.stop()
+            raise TransferDeadline(
+                "the transfer was told to end; what arrived is kept, and the next run goes on from "
+                "there"
+            )
         if self._now_s() >= self._deadline_s:
             raise TransferDeadline(
                 "the transfer took longer than its size allows, and was given up; what arrived is "
                 "kept, and the next run goes on from there"
             )
 
-    def _hedge_after_s(self) -> float:
-        usual_s = statistics.median(self._took_s) if self._took_s else 0.0
-        return max(HEDGE_AFTER_S, HEDGE_FACTOR * usual_s)
+    def _hedge_after_s(self, size_bytes: int) -> float:
+        """How long to wait for so many bytes before somebody else is asked for them too."""
+        usual_s = size_bytes / UNKNOWN_BYTES_PER_S
+        if self._took_s_per_byte:
+            usual_s = HEDGE_FACTOR * size_bytes * statistics.median(self._took_s_per_byte)
+        return max(HEDGE_AFTER_S, self._least_hedge_after_s, usual_s)
 
     def _hedge(self, pending: Pending) -> None:
         if len(pending.reads) > 1:
@@ -320,7 +333,7 @@ class Downloads:
             self.sources.lied(place, error)
         except DiskError:
             self._read_around(read, part, place)
-        except (Stopped, *_FAILURES) as error:
+        except FAILURES as error:
             # A connection that broke after it gave something says little of its source.
             cut = watch.arrived_bytes > 0 and isinstance(error, (BodyMismatch, StoreUnavailable))
             if cut and attempts_left and not read.stopped:

@@ -63,7 +63,8 @@ class Fetcher:
                 they contradict one another: the fact ``content_hash``, the artifact's id, says so.
                 Without that fact it is the disk.
             ManifestMalformed: the manifest describes impossible symbols.
-            StoreUnavailable, BodyMismatch, TransferDeadline: a source did not answer as it should.
+            StoreUnavailable, BodyMismatch, TransferDeadline, LengthExceeded, ExpansionExceeded: a
+                source did not answer as it should.
             DiskFull, DiskError: the disk refuses; what arrived is removed.
         """
         arrived = incoming / artifact.blake3

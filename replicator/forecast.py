@@ -28,10 +28,10 @@ from manifests.generation import ArtifactFile
 from manifests.names import artifact_key, symbol_key, table_key
 from replicator.plan import FetchPlan
 from replicator.runs import Run, runs_of, source_runs
-from replicator.scrub import kept_table, missing_runs
+from replicator.scrub import missing_runs
 from replicator.signed_chunks import SignedChunks
 from replicator.sources import Place, Source, Sources, Supply
-from replicator.tables import Tables
+from replicator.tables import Tables, kept_table
 from replicator.tally import Counting, Kind
 from store.port import ObjectInfo
 
@@ -203,6 +203,7 @@ class _Outlook:
         self._held = held
         self._has_table = kept_table(self._chunks, residence.tables) is not None
         self._in_place = residence.artifact_path(artifact.blake3)
+        self._growth_bytes = residence.growth_bytes(artifact, incoming)
         self._arrived = incoming / artifact.blake3
 
     def follow(self) -> _Outlook:
@@ -230,7 +231,7 @@ class _Outlook:
         if there_bytes != size_bytes:
             path = self._arrived
             there_bytes = files.plain_size_bytes(path) or 0
-            self.disk_bytes += max(0, size_bytes - there_bytes)
+        self.disk_bytes += self._growth_bytes
         if there_bytes:
             try:
                 return list(missing_runs(self._chunks, path))

@@ -18,6 +18,7 @@ from replicator.download import Downloads
 from replicator.repair_events import told
 from replicator.runs import Run, runs_of
 from replicator.signed_chunks import SignedChunks
+from replicator.tables import HOW_TO_MEND
 from symbols.decode import rebuild_chunks
 
 MAX_THREADS = 4
@@ -137,8 +138,7 @@ class _Mending:
             f"{artifact.name} ({artifact.blake3[:12]}…) cannot be rebuilt from {urls}: "
             f"{len(self._losses[column])} chunks of column {column} are lost and only {given} "
             f"repair chunks are intact; symbols lost or damaged: {damaged}, it survives "
-            f"{artifact.symbols.survives}. Publish it again from the writer's home, or restore the "
-            "store",
+            f"{artifact.symbols.survives}. {HOW_TO_MEND}",
             artifact=artifact.name,
             artifact_id=artifact.blake3,
             damaged_symbols=damaged,

@@ -158,10 +158,10 @@ class Quarantine:
                 f"{content_hash[:12]}… is in quarantine since {entry.first_seen} and is not "
                 f"fetched again: {entry.message}. When the writer has published what is right, or "
                 "you know that this was, run `genctl node quarantine clear "
-                f"{self._home} {content_hash[:12]}`; runbooks/divergence.md says how to tell",
+                f"{self._home} {content_hash[:12]}`",
                 quarantined=content_hash,
                 **{name: value for name, value in entry.facts.items() if name != "quarantined"},
-            )
+            ).with_runbook("divergence")
 
     def add(
         self, content_hash: str, error: str, message: str, now: datetime, /, **facts: object

@@ -6,21 +6,32 @@ import threading
 from collections.abc import Callable
 
 from durable.bulk_file import AlignedBuffer
-from manifests.errors import GenctlError
+from manifests.errors import (
+    BodyMismatch,
+    ExpansionExceeded,
+    LengthExceeded,
+    StoreUnavailable,
+    TransferDeadline,
+)
 from replicator.runs import Run
 from replicator.signed_chunks import SignedChunks
 from replicator.sources import Place, corrupt
 
-
-class Stopped(GenctlError):
-    """The read is not wanted any more."""
+FAILURES = (
+    StoreUnavailable,
+    BodyMismatch,
+    TransferDeadline,
+    LengthExceeded,
+    ExpansionExceeded,
+)
+"""What a read raises where its source does not answer as it should: nothing is known to be lost."""
 
 
 class Stoppable:
     """Something that is being read, which another thread may stop; a :class:`store.port.Transfer`.
 
     Attributes:
-        arrived_bytes: how much came.
+        arrived_bytes: how much came; what was asked for again counts each time.
         stopped: whether it is not wanted any more.
     """
 
@@ -47,7 +58,7 @@ class Stoppable:
     def arrived(self, size_bytes: int) -> None:
         """See :meth:`store.port.Transfer.arrived`."""
         if self.stopped:
-            raise Stopped("the read is not wanted any more")
+            raise TransferDeadline("the read is not wanted any more")
         self.arrived_bytes += size_bytes
 
     def ended(self) -> None:
@@ -107,8 +118,7 @@ class Watch:
 
     def arrived(self, size_bytes: int) -> None:
         """See :meth:`store.port.Transfer.arrived`."""
-        if self._read.stopped:
-            raise Stopped("the read is not wanted any more")
+        self._read.arrived(size_bytes)
         self.arrived_bytes += size_bytes
         while self._next is not None:
             offset, length = self._part.within(self._next)

@@ -22,8 +22,8 @@ from replicator.repair_events import record_ratio, told
 from replicator.runs import Run, source_runs
 from replicator.signed_chunks import SignedChunks
 from replicator.sources import Supply
+from replicator.tables import kept_table
 from replicator.tally import FetchTally
-from symbols.table import check_table
 
 Take = Callable[[int], None]
 """Waits until so many bytes may be read; may raise to end the reading."""
@@ -82,15 +82,6 @@ def missing_runs(chunks: SignedChunks, path: Path) -> Iterator[Run]:
     with contextlib.closing(ChunkReader(chunks, path)) as reader:
         for run in source_runs(chunks.geometry):
             yield from run.parts([c for c in run.chunks if not reader.is_good(run.number, c)])
-
-
-def kept_table(chunks: SignedChunks, folder: Path) -> bytes | None:
-    """The artifact's table as ``folder`` keeps it, if it is there and the one signed."""
-    try:
-        table = files.read_file(folder / chunks.artifact_id)
-    except OSError:
-        return None
-    return table if check_table(chunks.geometry, chunks.artifact.symbols, table) else None
 
 
 def is_intact(

@@ -46,8 +46,9 @@ class Supply:
     """What a node's transfers draw on, and within what bounds.
 
     ``now_s`` is a clock that never goes back, in seconds. A transfer that moves fewer than
-    ``min_bytes_per_s`` from end to end is given up. ``healths`` of peers, by URL, outlive a
-    transfer.
+    ``min_bytes_per_s`` from end to end is given up, and so is one once ``is_over`` says so. No read
+    is asked for a second time before ``hedge_after_s``: under a cap all of them take their time.
+    ``healths`` of peers, by URL, outlive a transfer.
     """
 
     peers: tuple[Store, ...]
@@ -56,6 +57,8 @@ class Supply:
     min_bytes_per_s: int
     now_s: Callable[[], float]
     healths: dict[str, Health] = field(default_factory=dict)
+    hedge_after_s: float = 0.0
+    is_over: Callable[[], bool] = lambda: False
 
 
 class Sources:
@@ -135,6 +138,11 @@ class Sources:
             if not self.may_ask(store):
                 return self._errors.get(store.url)
         return None
+
+    def failures(self) -> dict[str, GenctlError]:
+        """By URL, the last error of each source that did not answer as it should."""
+        with self._lock:
+            return dict(sorted(self._errors.items()))
 
     def absent(self, place: Place) -> None:
         """The source has no such object; it is not asked for it again."""

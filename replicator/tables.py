@@ -7,20 +7,18 @@ from pathlib import Path
 from typing import Protocol
 
 from durable import files
-from manifests.errors import (
-    BodyMismatch,
-    DiskError,
-    ExpansionExceeded,
-    LengthExceeded,
-    ObjectMissing,
-    StoreUnavailable,
-    TransferDeadline,
-    Unrepairable,
-)
+from manifests.errors import DiskError, ObjectMissing, Unrepairable
+from replicator.reads import FAILURES
 from replicator.signed_chunks import SignedChunks
 from replicator.sources import Place, Sources, corrupt
 from replicator.tally import Counting
 from symbols.table import check_table
+
+HOW_TO_MEND = (
+    "Mend the stores with `genctl scrub HOME` at the writer; what is lost there too, take from a "
+    "node"
+)
+"""What to do about an artifact of which more is lost than it survives."""
 
 
 class Reader(Protocol):
@@ -60,11 +58,11 @@ class Tables:
 
         Raises:
             Unrepairable: nobody has it.
-            StoreUnavailable, BodyMismatch, TransferDeadline: somebody who may have it cannot be
-                asked.
+            StoreUnavailable, BodyMismatch, TransferDeadline, LengthExceeded, ExpansionExceeded:
+                somebody who may have it cannot be asked.
         """
-        kept = self._kept(chunks)
-        if self._fits(chunks, kept):
+        kept = kept_table(chunks, self._folder)
+        if kept is not None:
             return kept
         lost: set[int] = set()
         unanswered: set[int | None] = set()
@@ -73,7 +71,7 @@ class Tables:
             if table is None:
                 unanswered.add(number)
                 continue
-            if self._fits(chunks, table):
+            if _fits(chunks, table):
                 self._count(chunks, lost - unanswered - {number})
                 return table
             if number is not None:
@@ -89,8 +87,7 @@ class Tables:
         raise Unrepairable(
             f"{chunks.artifact.name} ({chunks.artifact_id[:12]}…) cannot be fetched: no symbol has "
             f"an intact table; symbols lost or damaged: {damaged}, it survives "
-            f"{chunks.artifact.symbols.survives}. Publish it again from the writer's home, or "
-            "restore the store",
+            f"{chunks.artifact.symbols.survives}. {HOW_TO_MEND}",
             artifact=chunks.artifact.name,
             artifact_id=chunks.artifact_id,
             damaged_symbols=damaged,
@@ -98,18 +95,8 @@ class Tables:
 
     def keep(self, chunks: SignedChunks) -> None:
         """Keep the table of an artifact that is here, for the next repair and for peers."""
-        if not chunks.is_single and self._kept(chunks) != chunks.table:
+        if not chunks.is_single and kept_table(chunks, self._folder) != chunks.table:
             files.cache_file(self._folder / chunks.artifact_id, chunks.table)
-
-    def _kept(self, chunks: SignedChunks) -> bytes:
-        try:
-            return files.read_file(self._folder / chunks.artifact_id)
-        except OSError:
-            return b""
-
-    @staticmethod
-    def _fits(chunks: SignedChunks, table: bytes) -> bool:
-        return check_table(chunks.geometry, chunks.artifact.symbols, table)
 
     def _count(self, chunks: SignedChunks, lost: AbstractSet[int | None]) -> None:
         for number in lost:
@@ -129,13 +116,7 @@ class Tables:
             table = self._reader.get(place, length)
         except ObjectMissing:
             self._sources.absent(place)
-        except (
-            StoreUnavailable,
-            BodyMismatch,
-            TransferDeadline,
-            LengthExceeded,
-            ExpansionExceeded,
-        ) as error:
+        except FAILURES as error:
             # That a transfer is over says nothing of those whom it asked.
             self._reader.check_deadline()
             self._sources.failed(place, error)
@@ -146,3 +127,16 @@ class Tables:
             pass  # a bad sector: another symbol brings its own
         self._counting.moved(source.kind, source.url, len(table))
         return table
+
+
+def kept_table(chunks: SignedChunks, folder: Path) -> bytes | None:
+    """The artifact's table as ``folder`` keeps it, if it is there and the one signed."""
+    try:
+        table = files.read_file(folder / chunks.artifact_id)
+    except OSError:
+        return None
+    return table if _fits(chunks, table) else None
+
+
+def _fits(chunks: SignedChunks, table: bytes) -> bool:
+    return check_table(chunks.geometry, chunks.artifact.symbols, table)

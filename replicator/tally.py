@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
 
+from manifests.errors import GenctlError
+
 Kind = Literal["peer", "store"]
 
 
@@ -16,7 +18,8 @@ class FetchTally:
 
     ``sources`` maps a peer's or a store's URL to the bytes that came from it; ``resumed_bytes``
     were found on the disk, left by a fetch that was cut off or in a damaged artifact;
-    ``corrupt_peers`` sent other bytes than they were asked for.
+    ``corrupt_peers`` sent other bytes than they were asked for; ``failures`` has, by URL, the last
+    error of each source that did not answer as it should.
     """
 
     sources: dict[str, int] = field(default_factory=dict)
@@ -28,6 +31,7 @@ class FetchTally:
     repaired_chunks: int = 0
     repaired_bytes: int = 0
     corrupt_peers: tuple[str, ...] = ()
+    failures: dict[str, GenctlError] = field(default_factory=dict)
 
     @property
     def fetched_bytes(self) -> int:

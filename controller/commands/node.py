@@ -115,6 +115,10 @@ def _described(report: BootstrapReport) -> dict[str, Any]:
         "repaired_chunks": tally.repaired_chunks,
         "repaired_bytes": tally.repaired_bytes,
         "corrupt_peers": list(tally.corrupt_peers),
+        "failures": [
+            {"source": url, "error": error.name, "message": error.message}
+            for url, error in tally.failures.items()
+        ],
         "lease": None
         if report.lease.lease is None
         else {
@@ -148,14 +152,22 @@ def _tell(report: BootstrapReport) -> None:
         + (f", resumed {size(shown['resumed_bytes'])}" if shown["resumed_bytes"] else "")
     )
     if report.lease.lease is not None and report.lease.reason is not None:
-        say(f"  its lease may not have held it all the time: {report.lease.reason}")
-    for url in shown["corrupt_peers"]:
-        say(f"  {url} sent wrong bytes; they were dropped, and it was not asked again")
-    if shown["damaged_symbols"]:
         say(
-            f"  {plural(shown['damaged_symbols'], 'symbol')} lost or damaged in the store; "
-            f"{plural(shown['repaired_chunks'], 'chunk')} ({size(shown['repaired_bytes'])}) rebuilt"
+            f"  its lease may not have held it all the time: {report.lease.reason}. It is here and "
+            "verified all the same"
         )
+    for url in shown["corrupt_peers"]:
+        say(
+            f"  {url} sent wrong bytes; they were dropped, and it was not asked again. Scrub "
+            "that node, or take it out of the peers"
+        )
+    for failure in shown["failures"]:
+        say(f"  a source failed: {failure['message']}")
+    if shown["damaged_symbols"]:
+        say(f"  {plural(shown['damaged_symbols'], 'symbol')} lost or damaged in the store")
+    if shown["repaired_chunks"]:
+        rebuilt = plural(shown["repaired_chunks"], "chunk")
+        say(f"  {rebuilt} ({size(shown['repaired_bytes'])}) rebuilt from repair symbols")
     if shown["evicted"]:
         say(
             f"  {plural(len(shown['evicted']), 'old generation')} made room: "

@@ -35,13 +35,13 @@ def plan(
 ) -> None:
     """Show what the next bootstrap will move, from where, and how long it will take.
 
-    Nothing is fetched; of a new node the settings are kept. Sources are asked what they have, so
-    damage that only shows when bytes are read is not foreseen.
+    Nothing is fetched; of a new node the settings are kept, of another one nothing. Sources are
+    asked what they have, so damage that only shows when bytes are read is not foreseen.
     """
     from controller.new_node import open_node
     from controller.node_plan import plan as made
 
-    found = made(open_node(home, stores, root, peers))
+    found = made(open_node(home, stores, root, peers, keep=False))
     if as_json:
         emit_json(_plan_described(found))
     else:
@@ -51,11 +51,13 @@ def plan(
 
 
 def _why_not(found: NodePlan) -> Unrepairable | StoreUnavailable:
+    from replicator.tables import HOW_TO_MEND
+
     first, *others = found.forecast.shortfalls
     more = f" (and {plural(len(others), 'other artifact')})" if others else ""
     for source in found.forecast.sources:
         if source.kind == "store" and isinstance(source.refusal, StoreUnavailable):
-            return type(source.refusal)(
+            error = type(source.refusal)(
                 f"a bootstrap would fail: {first.artifact.name} ({first.artifact.blake3[:12]}…)"
                 f"{more} cannot be had while a store does not answer; nothing need be lost. "
                 f"{source.refusal.message}",
@@ -64,9 +66,10 @@ def _why_not(found: NodePlan) -> Unrepairable | StoreUnavailable:
                 artifact_id=first.artifact.blake3,
                 generation_id=found.manifest.generation_id,
             )
+            return error.with_runbook(source.refusal.runbook)
     return Unrepairable(
         f"a bootstrap would fail: {first.artifact.name} ({first.artifact.blake3[:12]}…){more} "
-        f"cannot be had: {first.reason}. Mend the stores with `genctl scrub HOME` at the writer",
+        f"cannot be had: {first.reason}. {HOW_TO_MEND}",
         artifact=first.artifact.name,
         artifact_id=first.artifact.blake3,
         generation_id=found.manifest.generation_id,
@@ -141,6 +144,8 @@ def _tell_plan(found: NodePlan) -> None:
         ("time", f"{_duration(found.estimate.seconds)} ({found.estimate.basis})"),
     ]
     facts(f"To {what}", rows)
+    if foreseen.disk_peak_bytes > found.disk_free_bytes:
+        say("That is too little room: a bootstrap is refused unless old generations can go.")
     say("")
     table(
         [("bytes", "right"), ("source", "left")],

@@ -9,8 +9,8 @@ import pytest
 
 from manifests.errors import Unrepairable
 from manifests.names import table_key
-from replicator.scrub import kept_table
 from replicator.signed_chunks import SignedChunks
+from replicator.tables import kept_table
 from replicator.tally import FetchTally
 from store.memory import MemoryStore
 from tests.replicator.encoded import EncodedArtifact, encoded_artifact, fetch_from

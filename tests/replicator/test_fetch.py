@@ -131,6 +131,7 @@ def test_row_30_any_three_of_twelve_lost_symbols_are_unrepairable(
         assert caught.value.facts["artifact"] == large.artifact.name
         assert caught.value.facts["damaged_symbols"] == list(triple)
         assert large.artifact.name in caught.value.message
+        assert "`genctl scrub HOME` at the writer" in caught.value.message
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -158,6 +159,7 @@ def test_row_30_nothing_but_error_pages_is_unrepairable(
     with pytest.raises(Unrepairable) as caught:
         fetch(large, MemoryStore(), tmp_path)
     assert caught.value.facts["damaged_symbols"] == list(range(12))
+    assert "`genctl scrub HOME` at the writer" in caught.value.message
 
 
 def test_one_intact_table_is_enough(large: EncodedArtifact, tmp_path: Path) -> None:

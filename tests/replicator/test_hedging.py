@@ -125,6 +125,29 @@ def test_a_read_that_wins_against_its_hedge_leaves_the_hedges_source_unblamed(
     assert sources.peers[0].health.state(clock()) == "closed"
 
 
+@pytest.mark.parametrize(("hedge_after_s", "is_hedged"), [(0.0, True), (60.0, False)])
+def test_what_a_cap_makes_slow_is_waited_for(
+    encoded: EncodedArtifact, tmp_path: Path, hedge_after_s: float, is_hedged: bool
+) -> None:
+    is_asked = threading.Event()
+
+    def late(reading: Reading) -> None:
+        is_asked.wait(10 if is_hedged else 10 * download.HEDGE_AFTER_S)
+        healthy(reading)
+
+    def ask(reading: Reading) -> None:
+        is_asked.set()
+        healthy(reading)
+
+    capped = SlowStore(peer_with(encoded), lambda r: late if r.is_bulk else healthy)
+    other = SlowStore(store_with(encoded), lambda r: ask if r.is_bulk else healthy)
+    sources = Sources([capped], [other], Clock())
+    transfer = transferring(tmp_path, sources, reads_at_once=1, hedge_after_s=hedge_after_s)
+    with transfer as (fetcher, _):
+        fetcher.fetch(encoded.artifact, tmp_path / "incoming", tmp_path / "target", lambda _: None)
+    assert is_asked.is_set() == is_hedged
+
+
 def test_a_hedge_that_fails_leaves_the_first_read_its_time(
     encoded: EncodedArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +226,7 @@ def test_hedges_do_not_make_the_next_ones_wait_longer(
             ReadFiles(),
         )
         fetcher.fetch(encoded.artifact, tmp_path / "incoming", tmp_path / "target", lambda _: None)
-        assert downloads._hedge_after_s() < 1
+        assert downloads._hedge_after_s(encoded.artifact.size_bytes) < 1
     assert len(slow.bulk) >= 3
 
 

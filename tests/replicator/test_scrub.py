@@ -64,6 +64,18 @@ def test_a_whole_artifact_is_read_once_from_end_to_end(
     assert sum(taken) == SIZE_BYTES - middle
 
 
+def test_reading_ends_with_the_first_chunk_that_rotted(
+    one: EncodedArtifact, residence: Residence
+) -> None:
+    offset, length = one.geometry.chunk_source_range(4, 0)
+    flip(path_of(one, residence), offset)
+    taken: list[int] = []
+    checked: list[int] = []
+    assert not is_intact(residence, one.artifact, 0, taken.append, checked.append)
+    assert checked[-1] == offset
+    assert sum(taken) == offset + length, "which was read too"
+
+
 def test_row_33_every_chunk_that_rots_is_found_and_mended_by_reading_it_alone(
     one: EncodedArtifact, residence: Residence
 ) -> None:

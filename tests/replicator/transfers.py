@@ -80,12 +80,15 @@ def transferring(
     reads_at_once: int = 4,
     deadline_s: float = 60.0,
     now_s: Callable[[], float] = time.monotonic,
+    hedge_after_s: float = 0.0,
 ) -> Iterator[tuple[Fetcher, Downloads]]:
     """A fetcher into ``folder``; when its block ends, every buffer must have come back."""
     for name in ("incoming", "tables"):
         (folder / name).mkdir(exist_ok=True)
     with guarded():
-        with Downloads(sources, reads_at_once, now_s() + deadline_s, now_s) as downloads:
+        with Downloads(
+            sources, reads_at_once, now_s() + deadline_s, now_s, hedge_after_s=hedge_after_s
+        ) as downloads:
             tables = Tables(folder / "tables", sources, downloads.counting, downloads)
             yield Fetcher(downloads, tables, ReadFiles()), downloads
         assert downloads._free.qsize() == reads_at_once

@@ -5,6 +5,7 @@ import fcntl
 import mmap
 import os
 import threading
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from hypothesis import given, settings, strategies
 import durable.bulk_file
 import symbols.encode
 from durable import files
-from durable.bulk_file import DIRECT_FROM_BYTES, AlignedBuffer
+from durable.bulk_file import DIRECT_FROM_BYTES, aligned_size_bytes
 from manifests.errors import BadSymbolSet, DiskError, DiskFull, GenctlError
+from symbols.combinations import _encoding
 from symbols.encode import encode, object_parts
 from symbols.geometry import CHUNK_SIZE_BYTES, Geometry, choose, describe, from_manifest
 from symbols.table import check_chunk, check_table, chunk_digest
@@ -266,20 +268,33 @@ def test_any_number_of_threads_gives_the_same_symbols(
     assert found[0] == found[1] == found[2]
 
 
-def test_memory_is_that_of_a_column_for_each_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("columns", [8, 128])
+def test_memory_is_that_of_a_column_for_each_thread_whatever_the_artifacts_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    made: list[int] = []
-    real = AlignedBuffer
+    chunk_bytes, threads, repairs = 16 << 10, 3, 2
+    geometry = Geometry(columns * 10 * chunk_bytes, 10, 10 + repairs, chunk_bytes)
+    encoded = encoded_artifact(tmp_path, geometry)  # what is made once for all is there now
+    real = mmap.mmap
+    mapped: list[int] = []
 
-    def counted(capacity_bytes: int, memory: memoryview) -> AlignedBuffer:
-        made.append(capacity_bytes)
-        return real(capacity_bytes, memory)
+    def counted(descriptor: int, length: int, **more: int) -> mmap.mmap:
+        if descriptor == -1:
+            mapped.append(length)
+        return real(descriptor, length, **more)
 
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(symbols.encode, "AlignedBuffer", counted)
-    encoded_artifact(tmp_path, COLUMNS)
-    assert made == [4096] * 2 * 3, "two repair symbols, three threads"
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(threads - 1)))
+    monkeypatch.setattr(mmap, "mmap", counted)
+    tracemalloc.start()  # numpy tells it of its arrays
+    try:
+        encode(encoded.source, geometry, tmp_path)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert mapped == [repairs * aligned_size_bytes(chunk_bytes)] * threads
+    slices_bytes = (repairs + len(_encoding(10, 10 + repairs).shared)) * chunk_bytes
+    most_bytes = threads * slices_bytes + 2 * len(encoded.table) + (128 << 10)
+    assert slices_bytes <= peak_bytes <= most_bytes, "the slices, the table, and small objects"
 
 
 def test_a_disk_of_larger_blocks_than_any_is_written_through_the_cache_by_all_threads(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ import pytest
 from controller import clock, wiring
 from controller.commands.serve import peer_application_of
 from controller.node import NodeHome
+from controller.node_scrub import scrub
+from controller.scrub_pass import Stopped
 from controller.writer import WriterHome
 from manifests.errors import (
     BodyMismatch,
@@ -31,12 +34,13 @@ from manifests.errors import (
     StoreUnavailable,
     TransferDeadline,
 )
+from manifests.generation import parse_manifest
 from query.request import Request
 from store.patience import DEFAULT_PATIENCE, Patience
 from store.signed import LIMITS_BYTES
 from tests.support import http_faults as faults
 from tests.support.corpus import upserts
-from tests.support.homes import add, copy_with_store, make_node, make_writer
+from tests.support.homes import add, copy_with_store, flip, largest, make_node, make_writer
 from tests.support.http_faults import Answer, Asked, Fault, FaultyServer, Line, Origin, proxy_to
 from tests.support.serving import serving
 from tests.support.watching import Events, asking, hearing
@@ -500,3 +504,28 @@ def test_row_53_a_bootstrap_names_the_peers_that_lied(world: World, peer: Faulty
     node = world.again(peers=[peer.url])
     with world.meeting(ARTIFACTS, faults.changed(flipped), peer):
         assert node.bootstrap().brought.tally.corrupt_peers == (peer.url,)
+
+
+def test_row_50_a_scrub_that_mends_from_a_silent_store_ends_when_it_is_told(world: World) -> None:
+    generation_id = world.node.pointer().active.generation_id
+    manifest = parse_manifest(world.node.residence.manifest_bytes(generation_id))
+    flip(world.node.residence.artifact_path(largest(manifest.artifacts).blake3))
+    world.server.always = where(SYMBOLS, faults.silent)
+    ending, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        with pytest.raises(Stopped):
+            scrub(world.node, ending=ending)
+        ended.set()
+
+    scrubbing = threading.Thread(target=run)
+    scrubbing.start()
+    end_s = time.monotonic() + DEFAULT_PATIENCE.silence_s
+    while not any(re.search(SYMBOLS, each.path) for each in world.server.seen):
+        assert time.monotonic() < end_s
+    ending.set()
+    scrubbing.join(DEFAULT_PATIENCE.silence_s / 2)
+    assert ended.is_set()
+    assert world.node.state().state == "healthy"
+    world.server.always = None
+    assert scrub(world.node, ending=threading.Event()).found.mended_artifacts == 1

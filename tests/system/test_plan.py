@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from controller.commands.scrub import plan as plan_command
 from controller.commands.serve import peer_application_of
 from controller.node import NodeHome
 from controller.node_plan import ASSUMED_BYTES_PER_S, plan
 from controller.throughput import MEASURED_FROM_BYTES, last_throughput, record_throughput
 from controller.writer import WriterHome
+from manifests.errors import SizeRefused
 from replicator.tally import FetchTally
 from tests.support.corpus import upserts
 from tests.support.homes import add, copy_with_store, make_writer, new_node
@@ -23,6 +26,7 @@ from tests.support.serving import serving
 from tests.system.world import files_of, seeded
 
 DIMENSIONS = 256
+PAGE_SIZE_BYTES = 4096
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +83,29 @@ def test_an_interrupted_fetch_is_resumed(copied: WriterHome) -> None:
     whole = copied.residence.artifact_path(largest.blake3).read_bytes()
     (node.home / "incoming").mkdir()
     (node.home / "incoming" / largest.blake3).write_bytes(whole[: len(whole) * 2 // 3])
+    assert check(node).resumed_bytes > 0
+
+
+def test_what_arrived_behind_a_lost_symbol_does_not_hide_the_room_for_the_rest(
+    copied: WriterHome,
+) -> None:
+    node = new_node(copied)
+    whole_bytes = plan(node).forecast.disk_peak_bytes
+    largest = max(copied.built()[0].artifacts, key=lambda each: each.size_bytes)
+    data = copied.residence.artifact_path(largest.blake3).read_bytes()
+    (node.home / "incoming").mkdir()
+    with (node.home / "incoming" / largest.blake3).open("wb") as arrived:
+        arrived.seek(len(data) * 2 // 3)
+        arrived.write(data[len(data) * 2 // 3 :])
+    needed_bytes = plan(node).forecast.disk_peak_bytes
+    assert whole_bytes * 2 // 3 - PAGE_SIZE_BYTES <= needed_bytes < whole_bytes
+    usage = shutil.disk_usage(node.home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed_bytes // 2))
+        told = CliRunner().invoke(plan_command, [str(node.home)], catch_exceptions=False).output
+        assert "That is too little room" in told
+        with pytest.raises(SizeRefused):
+            node.bootstrap()
     assert check(node).resumed_bytes > 0
 
 
@@ -193,6 +220,17 @@ def test_a_new_node_is_planned_with_the_options_of_its_bootstrap(
     assert brought["fetched_bytes"] == planned["fetch_bytes"] > 0
     assert genctl("node", "status", "fresh", "--json").ok().json["peers"] == [peer["url"]]
     assert peer["url"] in genctl("node", "status", "fresh").ok().out
+
+
+def test_a_plan_with_other_peers_changes_nothing_at_a_node(
+    copied: WriterHome, in_folder: Callable[[Path], Genctl]
+) -> None:
+    genctl = in_folder(copied.home.parent)
+    settings = new_node(copied).home / "node.json"
+    before = settings.read_bytes()
+    planned = genctl("node", "plan", "node", "--peer", "http://127.0.0.1:1", "--json").ok().json
+    assert "http://127.0.0.1:1" in [each["url"] for each in planned["sources"]]
+    assert settings.read_bytes() == before
 
 
 def test_a_bootstrap_tells_where_its_bytes_came_from(

@@ -147,6 +147,7 @@ def test_row_33_rot_in_every_artifact_is_mended_while_queries_go_on(
         report = scrub(node, ending=NEVER)
     assert set(answers) == {"d7"}
     assert report.found.mended_artifacts == report.found.damaged_artifacts > 0
+    assert report.found.read_bytes >= sum(a.size_bytes for a in held.values()), "up to it and after"
     assert {n: node.residence.artifact_path(n).read_bytes() for n in held} == whole
     assert node.state().state == "healthy"
     for place in (0, 1):
@@ -221,8 +222,10 @@ def test_row_33_what_cannot_be_mended_demotes_the_node_and_a_later_repair_takes_
     assert (status["state"], status["demoted_from"]) == ("read-degraded", newest)
     assert artifact.name in str(status["damage"])
     assert "Unrepairable" in str(status["damage"])
-    with pytest.raises(ArtifactHashMismatch, match="repair"):
+    with pytest.raises(ArtifactHashMismatch, match="repair") as caught:
         ask(node, as_of_commit_seq=node.record().published[1].high_seq)
+    assert caught.value.runbook == "degraded"
+    assert "runbooks/" not in caught.value.message, "or it is named twice"
     assert scrub(node, ending=NEVER).failures, "it stays so, and says so again"
     assert events.names.count("read_degraded_mode_entered") == 1
 

@@ -109,6 +109,21 @@ def test_a_plan_for_which_two_stores_do_not_answer_is_to_be_run_again(world: Gen
     world("node", "plan", "fresh", *fresh).ok()
 
 
+def test_a_bootstrap_tells_of_a_store_that_does_not_answer(world: Genctl) -> None:
+    (world.folder / "s1").rename(world.folder / "s1-away")
+    brought = bootstrap(world, "counted").ok().json
+    assert brought["repaired_chunks"] > 0
+    (failure,) = brought["failures"]
+    assert failure["source"] == str(world.folder / "s1")
+    assert failure["error"] == "StoreUnavailable"
+    fresh = [*options(STORES), "--root", "w/root.json"]
+    told = " ".join(world("node", "bootstrap", "told", *fresh).ok().out.split())
+    assert f"a source failed: {failure['message']}" in told
+    assert f"{brought['repaired_chunks']} chunks (" in told
+    (world.folder / "s1-away").rename(world.folder / "s1")
+    assert bootstrap(world, "whole").ok().json["failures"] == []
+
+
 def generation_ids(genctl: Genctl) -> list[str]:
     return [each["generation_id"] for each in genctl("generations", "w", "--json").ok().json]
 
