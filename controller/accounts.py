@@ -89,7 +89,8 @@ def accounts(writer: WriterHome) -> Accounts:
     now, current = clock.now(), writer.current()
     record = current.signed.record
     writer.refuse_anothers(current)
-    leases = leases_in(writer.store())
+    with writer.store().needing_all():
+        leases = leases_in(writer.store())
     kept = Retention({each.generation_id: (PUBLISHED,) for each in record.published}, ())
     rooted = root_all(writer, current.signed, kept, leased(leases, now))
     marks = marks_of(writer, current.signed, rooted, leases, now)

@@ -109,7 +109,8 @@ def judged(writer: WriterHome, current: CurrentState, now: datetime) -> Judgemen
     """What it would go by, from ``current``. Raises what :func:`plan` does."""
     record = current.signed.record
     writer.refuse_anothers(current)
-    leases = leases_in(writer.store())
+    with writer.store().needing_all():
+        leases = leases_in(writer.store())
     kept = retention(record, writer.settings.retention, leased(leases, now), now)
     rooted = root_all(writer, current.signed, kept, leased(leases, now))
     rooted.refuse_lost()

@@ -105,11 +105,11 @@ def refuse_damaged(known: NodeState, generation_id: str) -> None:
         raise ArtifactHashMismatch(
             f"{generation_id} is not read: {damage.artifact} is damaged on this node's disk and "
             f"could not be mended ({damage.error}). Run `genctl node repair` here when what it "
-            "lacked is back; runbooks/degraded.md says how",
+            "lacked is back",
             generation_id=generation_id,
             artifact=damage.artifact,
             artifact_id=damage.artifact_id,
-        )
+        ).with_runbook("degraded")
 
 
 def _serve_older(node: NodeHome, damaged_ids: AbstractSet[str]) -> str | None:

@@ -47,10 +47,11 @@ def put_back(writer: WriterHome, *, even_newer: bool = False) -> bool:
         return False
     roots, versions = _counting_roots(writer), []
     first, *others = writer.store().stores
-    found = first.get_versioned(RECORD_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
-    copies = [
-        store.get_versioned(RECORD_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES) for store in others
-    ]
+    with writer.store().needing_all():
+        found = first.get_versioned(RECORD_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES)
+        copies = [
+            store.get_versioned(RECORD_KEY, limit_bytes=MAX_MIRRORED_SIZE_BYTES) for store in others
+        ]
     for each in (found, *copies):
         timestamp = None if each is None else signed_timestamp(each.data, roots)
         versions.append(0 if timestamp is None else timestamp.version)

@@ -51,13 +51,19 @@ def facts(title: str, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def table(
-    columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], *, spare: Sequence[str] = ()
+    columns: Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[str]],
+    *,
+    spare: Sequence[str] = (),
+    are_names: bool = False,
 ) -> None:
     """Print a table; ``columns`` are ``(heading, "left" or "right")``.
 
     On a terminal the last column goes on in further lines where the line would be too long. Where
     that leaves it no room, the columns of the headings in ``spare`` are left out, as many as must
-    be, from the first on. Into a pipe everything is printed whole.
+    be, from the first on. If ``are_names``, the last column is there to be copied: it has no room
+    unless it is whole, and where that cannot be, its lines are longer than the terminal's. Into a
+    pipe everything is printed whole.
     """
     from rich.cells import cell_len
 
@@ -67,14 +73,14 @@ def table(
     before_last = 0
     if sys.stdout.isatty():
         left_out = [place for name in spare for place in shown if columns[place][0] == name]
-        least = min(widths[-1], NARROWEST_LAST_COLUMN)
+        least = widths[-1] if are_names else min(widths[-1], NARROWEST_LAST_COLUMN)
         while True:
             before_last = sum(widths[place] + SEPARATION for place in shown[:-1])
             room = shutil.get_terminal_size().columns - before_last
             if room >= least or not left_out:
                 break
             shown.remove(left_out.pop(0))
-        widths[-1] = min(widths[-1], max(room, NARROWEST_LAST_COLUMN))
+        widths[-1] = min(widths[-1], max(room, least))
     for number, line in enumerate(lines):
         line[-1], *more = _broken(line[-1], widths[-1])
         cells = []

@@ -16,23 +16,29 @@ and 2 for wrong usage of the command line.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class GenctlError(Exception):
     """The root of the tree.
 
     ``facts`` hold ids, sizes and sequence numbers under the names used in the documentation.
-    ``runbook`` is the name of a page in ``runbooks/``, or ``None``.
+    ``runbook`` is the name of a page in ``runbooks/``, or ``None``: the one of its class, or what
+    :meth:`with_runbook` was given.
     """
 
     exit_code: ClassVar[int] = 1
-    runbook: ClassVar[str | None] = None
+    runbook: str | None = None
 
     def __init__(self, message: str, /, **facts: object) -> None:
         super().__init__(message)
         self.message = message
         self.facts = facts
+
+    def with_runbook(self, runbook: str | None) -> Self:
+        """The same error, for which another page than its class's says what to do."""
+        self.runbook = runbook
+        return self
 
     @property
     def name(self) -> str:

@@ -9,8 +9,10 @@ Names that cannot be keys (temporary files, ``lost+found``) are not objects; nei
 which could lead out of the root, nor anything else that is not a plain file. Only the folder of
 symbols may be a link, to a folder on another disk: ``StoreUnavailable`` when that is not there.
 What stands in an object's place all the same is ``ObjectObstructed`` to whoever asks for the object
-or writes it; :meth:`FolderStore.delete` clears it away, unless it is a folder, in which there may
-be something.
+or writes it, and :meth:`FolderStore.delete` clears it away. Only a folder, in which there may be
+something, stays, and is no object to whoever asks: ``stat`` and ``get_versioned`` give ``None``, a
+swap does not take place, and ``put_if_absent`` alone, which would have to say that the object is
+there, is ``ObjectObstructed``.
 """
 
 from __future__ import annotations

@@ -13,6 +13,12 @@ FORM = "s3://bucket/prefix?endpoint=https://host&region=name"
 MAX_PREFIX_LENGTH = 400
 """With the longest key behind it, an object's name stays below S3's 1,024 bytes."""
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_BUCKET_RULE = (
+    "S3 takes 3 to 63 lower-case letters, digits, dots and hyphens, with a letter or a digit at "
+    "either end"
+)
+# What was meant as a bucket's name and may be shown: a password would come with a colon.
+_SHOWN_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 # What botocore takes for one: an underscore, which some name services allow, is no part of a host.
 _REGION = re.compile(r"(?!\d+$)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
@@ -83,7 +89,7 @@ def parse_address(url: str) -> S3Address:
 
     Raises:
         BadSetting: it is not of the form :data:`FORM`. The message never repeats the URL, which
-            may carry a password.
+            may carry a password, but for what can be nothing else than a bucket's name.
     """
     try:
         parts = urlsplit(url)
@@ -96,7 +102,9 @@ def parse_address(url: str) -> S3Address:
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, a role) and give " + FORM
         )
     if _BUCKET.fullmatch(parts.netloc) is None:
-        raise BadSetting(f"the store's URL names no bucket that S3 would accept; give {FORM}")
+        is_shown = _SHOWN_BUCKET.fullmatch(parts.netloc) is not None
+        found = f"{parts.netloc} is no name of a" if is_shown else "the store's URL names no"
+        raise BadSetting(f"{found} bucket: {_BUCKET_RULE}; give {FORM}")
     prefix = parts.path.strip("/")
     if parts.fragment or len(prefix) > MAX_PREFIX_LENGTH or not _is_prefix(prefix):
         raise BadSetting(

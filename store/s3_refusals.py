@@ -27,6 +27,7 @@ _ADVICE = {
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
 }
+_RUNBOOKS = {"NoSuchBucket": "store-lost"}
 _FULL = {"QuotaExceeded", "XMinioStorageFull"}
 
 
@@ -70,7 +71,7 @@ def refusal_error(
         f"({status} {code or 'without a code'})",
         **facts,
         refusal=code or str(status),
-    )
+    ).with_runbook(_RUNBOOKS.get(code))
 
 
 def status_and_code(error: Any) -> tuple[int, str]:

@@ -20,6 +20,7 @@ damaged there copied over what is whole: :mod:`store.sound_metadata` tells them 
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -33,6 +34,7 @@ from manifests.errors import (
     LengthExceeded,
     ObjectMissing,
     RetryError,
+    StoreRefused,
     StoreUnavailable,
     UnsignedRecord,
 )
@@ -44,6 +46,9 @@ if TYPE_CHECKING:
 
 MAX_MIRRORED_SIZE_BYTES = 64 << 20
 """The longest object that is compared with its copies."""
+
+LOST_RUNBOOK = "store-lost"
+"""The page for a store of several that is lost, or came back empty or damaged."""
 
 MAX_ROUNDS = 1000
 """How often copies are compared anew because a writer elsewhere changed the object meanwhile."""
@@ -156,15 +161,16 @@ class SpreadStore:
             ObjectMissing: the first store has lost the object, and a copy is left.
         """
         true, *copies = self._writing(key)
-        found = true.get_versioned(key, limit_bytes=limit_bytes)
-        if found is None and any(copy.stat(key) is not None for copy in copies):
+        with self.needing_all():
+            found = true.get_versioned(key, limit_bytes=limit_bytes)
+            is_lost = found is None and any(copy.stat(key) is not None for copy in copies)
+        if is_lost:
             raise ObjectMissing(
                 f"{true.url}, the first of the stores, has no {key}, but another has: the first "
-                "has lost it, or was put back empty. Nothing was changed; runbooks/store-lost.md "
-                "says how to mend it",
+                "has lost it, or was put back empty. Nothing was changed",
                 store=true.url,
                 key=key,
-            )
+            ).with_runbook(LOST_RUNBOOK)
         return found
 
     def put_if_absent(self, key: str, parts: Sequence[bytes | memoryview]) -> bool:
@@ -174,12 +180,13 @@ class SpreadStore:
         same when this returns.
         """
         true, *copies = self._writing(key)
-        if copies:
-            self._refuse_other_shards()
-        created = true.put_if_absent(key, parts)
-        if created:
-            copies = [copy for copy in copies if not copy.put_if_absent(key, parts)]
-        self._copy(key, copies)
+        with self.needing_all():
+            if copies:
+                self._refuse_other_shards()
+            created = true.put_if_absent(key, parts)
+            if created:
+                copies = [copy for copy in copies if not copy.put_if_absent(key, parts)]
+            self._copy(key, copies)
         return created
 
     def compare_and_swap(self, key: str, data: bytes, expected: str | None) -> bool:
@@ -190,10 +197,11 @@ class SpreadStore:
                 not be: :meth:`get_versioned` tells.
         """
         true, *copies = self._writing(key)
-        if copies:
-            self._refuse_other_shards()
-        if not true.compare_and_swap(key, data, expected):
-            return False
+        with self.needing_all():
+            if copies:
+                self._refuse_other_shards()
+            if not true.compare_and_swap(key, data, expected):
+                return False
         try:
             self._copy(key, copies)
         except GenctlError as error:
@@ -206,10 +214,12 @@ class SpreadStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See :meth:`store.port.Store.list`; every store is asked, and each must answer."""
-        lists = [store.list(prefix) for store in self.stores]
         key = attrgetter("key")
-        # Of equal keys, merge gives the first store's first.
-        return (next(same) for _, same in groupby(heapq.merge(*lists, key=key), key))
+        with self.needing_all():
+            lists = [store.list(prefix) for store in self.stores]
+            # Of equal keys, merge gives the first store's first.
+            for _, same in groupby(heapq.merge(*lists, key=key), key):
+                yield next(same)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """See :meth:`store.port.Store.stat`.
@@ -225,8 +235,9 @@ class SpreadStore:
 
     def delete(self, key: str) -> None:
         """See :meth:`store.port.Store.delete`; from every store, from the first at last."""
-        for store in reversed(self.stores):
-            store.delete(key)
+        with self.needing_all():
+            for store in reversed(self.stores):
+                store.delete(key)
 
     def mend(self, prefix: str) -> None:
         """Have all stores hold the mirrored objects under ``prefix`` that any of them holds.
@@ -241,18 +252,30 @@ class SpreadStore:
             HomeOccupied: a store holds another shard.
             StoreUnavailable: a store does not answer.
         """
-        try:
-            self._mend(prefix)
-        except StoreUnavailable as error:
-            raise type(error)(
-                f"{error.message}. A writer needs all of its stores; if this one is lost for good, "
-                "runbooks/store-lost.md says what to do",
-                **error.facts,
-            ) from error
-
-    def _mend(self, prefix: str) -> None:
         if len(self.stores) == 1:
             return
+        with self.needing_all():
+            self._mend(prefix)
+
+    @contextlib.contextmanager
+    def needing_all(self) -> Iterator[None]:
+        """Say of one of several stores that does not answer what a writer can do without it.
+
+        One that refuses is there: its own error says what to mend, or that it is lost.
+        """
+        try:
+            yield
+        except StoreUnavailable as error:
+            is_told = error.runbook is not None or isinstance(error, StoreRefused)
+            if is_told or len(self.stores) == 1:
+                raise
+            raise StoreUnavailable(
+                f"{error.message}. A writer needs all of its stores; if this one is lost for good, "
+                "its runbook says what to do",
+                **error.facts,
+            ).with_runbook(LOST_RUNBOOK) from error
+
+    def _mend(self, prefix: str) -> None:
         self._refuse_other_shards()
         for key in [info.key for info in self.list(prefix) if symbol_of(info.key) is None]:
             first, *others = (
@@ -285,10 +308,10 @@ class SpreadStore:
                 raise UnsignedRecord(
                     f"{self.stores[0].url}, the first of the stores, has {key} damaged, and what "
                     "is left of it does not show which of the others' copies it was. Nothing was "
-                    "changed; runbooks/store-lost.md says how to choose one",
+                    "changed",
                     store=self.stores[0].url,
                     key=key,
-                )
+                ).with_runbook(LOST_RUNBOOK)
         if whole:
             version = None if first is None else first.version
             self.stores[0].compare_and_swap(key, whole[0], version)

@@ -152,6 +152,8 @@ def show(home: Path, generation: str, as_json: bool) -> None:
             ]
             for artifact in manifest.artifacts
         ],
+        spare=("size", "spare"),
+        are_names=True,
     )
 
 

@@ -1,24 +1,28 @@
 from __future__ import annotations
 
+import json
 import os
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from rich.cells import cell_len
 
+from controller.commands.generations import show
 from controller.terminal import facts, report_error, say, table
-from manifests.errors import BadSetting, UnsignedRecord
+from manifests.errors import BadSetting, StoreUnavailable, UnsignedRecord
+from tests.support.homes import built, make_writer
 
 LONG = "the store shows one thing and this home has signed another, so nothing was signed: " * 2
 COMMAND = "`genctl keys rotate HOME online --replace 0123456789abcdef`"
 
 
-def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if both streams were a terminal of 80 columns."""
+def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 80) -> None:
+    """As if both streams were a terminal."""
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
 
 
 def test_lines_end_between_words_before_the_terminal_does(
@@ -59,6 +63,21 @@ def test_a_key_that_is_longer_than_a_line_is_broken_after_slashes_alone(
 def test_into_a_pipe_a_message_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     report_error(BadSetting(LONG), as_json=False)
     assert capsys.readouterr().err == f"genctl: BadSetting: {LONG}\n"
+
+
+def test_an_error_names_one_runbook_its_own_where_it_has_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for error, name in (
+        (UnsignedRecord("x"), "trust"),
+        (UnsignedRecord("x").with_runbook("store-lost"), "store-lost"),
+        (StoreUnavailable("x").with_runbook("store-lost"), "store-lost"),
+    ):
+        report_error(error, as_json=False)
+        assert capsys.readouterr().err == f"genctl: {error.name}: x\n  see runbooks/{name}.md\n"
+        report_error(error, as_json=True)
+        assert json.loads(capsys.readouterr().err)["runbook"] == f"runbooks/{name}.md"
+    assert UnsignedRecord("x").runbook == "trust"
 
 
 ID = "g000000000123-0123456789ab"
@@ -106,6 +125,34 @@ def test_columns_that_can_be_spared_go_only_where_the_last_has_no_room(
         out = click.unstyle(capsys.readouterr().out)
         assert max(map(len, out.splitlines())) <= 80
         assert [name for name, _ in headings if name not in out] == left_out
+
+
+@pytest.mark.parametrize(("length", "left_out"), [(40, []), (50, ["size"]), (90, ["size", "b"])])
+def test_names_are_never_broken_and_other_columns_give_way(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    length: int,
+    left_out: list[str],
+) -> None:
+    on_terminal(monkeypatch)
+    columns = [("a", "left"), ("b", "left"), ("size", "right"), ("artifact", "left")]
+    names = [f"lexical/{'5' * (length - 18)}.fieldnorm", "lexical/meta.json"]
+    rows = [["a" * 10, "b" * 10, "1.1 KiB", name] for name in names]
+    table(columns, rows, spare=["size", "b"], are_names=True)
+    headings, *lines = click.unstyle(capsys.readouterr().out).splitlines()
+    assert [line.split()[-1] for line in lines] == names
+    assert [name for name, _ in columns if name not in headings.split()] == sorted(left_out)
+
+
+def test_show_breaks_no_name_of_an_artifact(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    writer = make_writer(tmp_path)
+    manifest = built(writer, [{"id": "d", "text": "word"}])
+    on_terminal(monkeypatch, columns=60)
+    show.main([str(writer.home), manifest.generation_id], standalone_mode=False)
+    shown = click.unstyle(capsys.readouterr().out).split()
+    assert {artifact.name for artifact in manifest.artifacts} <= set(shown)
 
 
 def test_into_a_pipe_a_table_is_whole(capsys: pytest.CaptureFixture[str]) -> None:

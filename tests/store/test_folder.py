@@ -233,6 +233,11 @@ def test_an_object_cannot_stand_where_a_folder_does(store: FolderStore) -> None:
     store.put_if_absent("a/b", [b"x"])
     store.delete("a")
     assert store.stat("a") is None
+    assert store.get_versioned("a", limit_bytes=9) is None
+    with pytest.raises(ObjectMissing):
+        store.get("a", length=9)
+    assert not store.compare_and_swap("a", b"x", None)
+    assert not store.compare_and_swap("a", b"x", content_id(b"x"))
     with pytest.raises(ObjectObstructed, match="is a folder"):
         store.put_if_absent("a", [b"x"])
     with pytest.raises(ObjectObstructed, match="is no folder"):

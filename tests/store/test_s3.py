@@ -194,6 +194,7 @@ def test_a_bucket_that_is_not_there_is_named(s3: S3Server, s3_credentials: None)
     for error in refused(open_store(url)):
         assert "no such bucket" in error.message
         assert error.facts["refusal"] == "NoSuchBucket"
+        assert error.runbook == "store-lost"
 
 
 def test_wrong_credentials_are_named_and_not_shown(
@@ -234,6 +235,7 @@ def test_without_credentials_the_message_says_what_to_set(
         open_store(s3_url, create=True)
     for error in refused(open_store(s3_url)):
         assert "AWS_SECRET_ACCESS_KEY" in error.message
+        assert error.runbook is None
     monkeypatch.setenv("AWS_PROFILE", "never-written")
     with pytest.raises(StoreUnavailable, match="ProfileNotFound"):
         open_store(s3_url).stat("key")

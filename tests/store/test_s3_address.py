@@ -117,7 +117,8 @@ def test_china_has_a_domain_of_its_own() -> None:
         "s3://",
         "s3:bucket",
         "s3:///prefix",
-        "s3://Hunter2",
+        "s3://key:hunter2",
+        "s3://key:Hunter2/prefix",
         "s3://b",
         "s3://[hunter2",
         "s3://bucket:80",
@@ -131,6 +132,13 @@ def test_other_urls_are_refused_and_none_is_repeated(url: str) -> None:
     # Nor may a traceback show it.
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("name", ["b1", "Upper_Case", "under_score", ".dot", "dash-", "a" * 64])
+def test_a_bucket_that_s3_would_not_accept_is_named_with_the_rule(name: str) -> None:
+    with pytest.raises(BadSetting, match="3 to 63 lower-case letters, digits, dots") as caught:
+        parse_address(f"s3://{name}/prefix?{OWN}")
+    assert caught.value.message.startswith(f"{name} is no name of a bucket: ")
 
 
 @pytest.mark.parametrize(
