@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import gc
+import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -30,6 +33,7 @@ from controller.commands import (
     writer,
 )
 from controller.commands import gc as gc_command
+from controller.interrupts import INTERRUPTS
 from controller.terminal import report_error
 from manifests.errors import DiskError, GenctlError, Interrupted
 
@@ -46,29 +50,63 @@ class Root(click.Group):
         # for cycles among them took a quarter of the processor time of a bootstrap.
         gc.set_threshold(GC_THRESHOLD)
         atexit.register(gc.freeze)
+        code = 1
         try:
-            return super().main(*args, **kwargs)
-        except GenctlError as error:
-            _exit(error)
-        except BrokenPipeError:
-            sys.stderr.close()  # whoever read the output has left; so does this
-            sys.exit(141)
-        except OSError as error:
-            _exit(DiskError(f"{error.filename or 'the system'}: {error.strerror or error}"))
+            code = self._run(args, kwargs | {"standalone_mode": False})
+        finally:
+            INTERRUPTS.end(code)
+        sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; one that is ended from the keyboard is no defect either."""
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, click.Abort):
-            raise Interrupted(
-                "ended from the keyboard; run the same command again to go on"
-            ) from None
+            raise _interrupted() from None
+
+    def _run(self, args: tuple[Any, ...], options: dict[str, Any]) -> int:
+        """The exit code of a run; what went wrong has been told."""
+        try:
+            try:
+                INTERRUPTS.run()
+                code = super().main(*args, **options)
+            finally:
+                INTERRUPTS.tell()
+        except (KeyboardInterrupt, click.Abort) as error:
+            if isinstance(error.__cause__, EOFError):  # click takes it for a Ctrl-D
+                raise error.__cause__ from None
+            return _exit_code(_interrupted())
+        except GenctlError as error:
+            return _exit_code(error)
+        except click.ClickException as error:
+            _tell(error.show)
+            return error.exit_code
+        except BrokenPipeError:
+            sys.stderr.close()  # whoever read the output has left; so does this
+            return 141
+        except OSError as error:
+            where, why = error.filename or "the system", error.strerror or error
+            return _exit_code(DiskError(f"{where}: {why}"))
+        return code if isinstance(code, int) else 0  # a command returns nothing, an option a code
 
 
-def _exit(error: GenctlError) -> None:
-    report_error(error, as_json="--json" in sys.argv)
-    sys.exit(error.exit_code)
+def _interrupted() -> Interrupted:
+    return Interrupted("ended from the keyboard; run the same command again to go on")
+
+
+def _exit_code(error: GenctlError) -> int:
+    """The exit code of what went wrong, which is told."""
+    _tell(functools.partial(report_error, error, as_json="--json" in sys.argv))
+    return error.exit_code
+
+
+def _tell(report: Callable[[], None]) -> None:
+    """Write to stderr if that can be: whether anyone reads it does not change the exit code."""
+    try:
+        report()
+    except OSError:
+        # Python would try again at its end, and exit with 120.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - to the end
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})

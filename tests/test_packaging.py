@@ -53,7 +53,7 @@ def test_every_room_is_a_package_that_carries_its_types(wheel: zipfile.Path) -> 
 
 def test_the_console_script_is_the_cli(wheel: zipfile.Path) -> None:
     entry_points = (wheel / DIST_INFO / "entry_points.txt").read_text(encoding="utf-8")
-    assert entry_points.split("\n")[:2] == ["[console_scripts]", "genctl = controller.cli:main"]
+    assert entry_points.split("\n")[:2] == ["[console_scripts]", "genctl = controller.entry:main"]
 
 
 def test_a_public_index_would_refuse_the_wheel(wheel: zipfile.Path) -> None:
