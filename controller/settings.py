@@ -23,19 +23,27 @@ from manifests.retention import RetentionPolicy
 WRITER_FILE = "settings.json"
 NODE_FILE = "node.json"
 S = TypeVar("S", bound=Frozen)
+_IN_URLS = frozenset(":@?")
+"""Of these a URL has one at least: behind its scheme, a user's name or a host, behind a login, or
+before a query. What has one is not shown, for it may carry a password or a token."""
 
 
 def _distinct(urls: tuple[str, ...]) -> tuple[str, ...]:
-    for url in urls:
-        if urls.count(url) > 1:
-            raise ValueError(f"{url} is named twice")
+    for place, url in enumerate(urls):
+        if url in urls[:place]:
+            raise ValueError(f"number {place + 1} is named twice")
     return urls
 
 
 def _is_peer(url: str) -> str:
-    parts = urlsplit(url)  # raises a ValueError itself where brackets or the port are not right
-    if parts.scheme != "http" or not parts.hostname or not parts.port or "@" in parts.netloc:
-        raise ValueError("a peer is given as http://host:port")
+    form = "a peer is given as http://host:port"
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme == "http" and bool(parts.hostname) and bool(parts.port)
+    except ValueError:  # about brackets or the port; it may repeat a password
+        raise ValueError(form) from None
+    if not is_address or "@" in parts.netloc:
+        raise ValueError(form)
     if url != f"http://{parts.netloc}":
         raise ValueError("nothing may follow the port of a peer")
     return url
@@ -129,7 +137,9 @@ class NodeEmbedder(Frozen):
 
 
 class NodeLimits(Frozen):
-    """How much a node takes from others and gives to them; ``None`` is as much as there is.
+    """How much a node takes from others and gives to them.
+
+    ``None``, where that may stand, is as much as there is.
 
     Attributes:
         store_bytes_per_s: what it reads from all stores together.
@@ -198,16 +208,16 @@ def made(model: type[S], **values: object) -> S:
     """Settings from what a user gave.
 
     Raises:
-        BadSetting: a value cannot be used; names the field.
+        BadSetting: a value cannot be used; names the field, and the value if it is no URL.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise BadSetting(
-            f"{field} {first['input']!r}: {_told(first['msg'])}", field=field
-        ) from error
+        given = repr(first["input"])
+        shown = "" if _IN_URLS & set(given) else f" {given}"
+        raise BadSetting(f"{field}{shown}: {_told(first['msg'])}", field=field) from error
 
 
 def _told(message: str) -> str:

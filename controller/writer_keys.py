@@ -186,7 +186,7 @@ def _new_key(
         SignerReference, uri=new.signer, keyid=None if public is None else public.keyid
     )
     if public is None and given.scheme not in {"file", "env"}:
-        raise BadSetting(f"{new.signer} needs --public FILE, the public part of its key")
+        raise BadSetting(f"{given.shown} needs --public FILE, the public part of its key")
     key = writer.key_ring.open(given, public).public_key
     return key, given.model_copy(update={"keyid": key.keyid})
 

@@ -67,20 +67,20 @@ def _bucket(url: str, backoff: Backoff | None, patience: Patience, *, create: bo
 
 def _folder(url: str) -> Path:
     if not url or "\0" in url:
-        raise BadSetting(f"{url!r} names no store; give {_SUPPORTED}", store=url)
+        raise BadSetting(f"nothing, or a NUL in it, names no store; give {_SUPPORTED}")
     scheme = _SCHEME.match(url)
     if scheme is None:
         return Path(url).absolute()
     if scheme[1].lower() != "file":
-        # Not the whole URL: it may carry a password.
+        # Not the whole URL, here and below: it may carry a password.
         raise BadSetting(
             f"a store cannot be a {scheme[1]}: URL; give {_SUPPORTED}", scheme=scheme[1]
         )
     try:
         parts = urlsplit(url)
         path = unquote(parts.path, errors="strict")
-    except ValueError as error:
-        raise BadSetting(f"{url!r} is malformed: {error}", store=url) from error
+    except ValueError:
+        raise BadSetting(f"the store's file: URL is malformed; give {_SUPPORTED}") from None
     if (
         parts.netloc not in {"", "localhost"}
         or parts.query
@@ -88,5 +88,5 @@ def _folder(url: str) -> Path:
         or not path.startswith("/")
         or "\0" in path
     ):
-        raise BadSetting(f"{url!r} is not of the form file:///absolute/path", store=url)
+        raise BadSetting("the store's file: URL is not of the form file:///absolute/path")
     return Path(path)

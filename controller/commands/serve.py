@@ -77,9 +77,16 @@ def peer_application_of(node: NodeHome) -> FastAPI:
 
 
 def _health(node: NodeHome) -> dict[str, object]:
-    """What the node answers queries from; nothing yet in a node that is still being filled."""
+    """What the node answers queries from.
+
+    Nothing yet in a node that is still being filled, and nothing where the active generation is
+    damaged: the node refuses to read it.
+    """
+    nothing: dict[str, object] = {"generation_id": None, "commit_seq": None}
     try:
         active = node.pointer().active
     except NothingPublished:
-        return {"generation_id": None, "commit_seq": None}
+        return nothing
+    if node.state().damage_of(active.generation_id) is not None:
+        return nothing
     return {"generation_id": active.generation_id, "commit_seq": active.high_seq}

@@ -24,9 +24,10 @@ from controller.degraded import demote
 from controller.node import NodeHome
 from controller.node_scrub import background
 from controller.serve import PeerProtocol, open_listener, serve, url_of
-from manifests.errors import BadSetting, HomeMissing
+from manifests.errors import ArtifactHashMismatch, BadSetting, HomeMissing
 from manifests.identifiers import content_id
 from manifests.names import symbol_key
+from query.request import Request
 from store.peer import PeerStore
 from tests.support.homes import add, flip, make_node, make_writer, new_node
 from tests.support.process import Console, environment
@@ -225,6 +226,26 @@ def test_a_node_that_holds_nothing_yet_serves_that(world: Path) -> None:
         assert list(PeerStore(url).list("")) == []
         process.terminate()
         assert ended(process) == (0, b"")
+
+
+def test_row_33_a_node_that_refuses_its_active_generation_answers_from_none(tmp_path: Path) -> None:
+    writer = make_writer(tmp_path)
+    active = add(writer, [{"id": "d", "text": "word"}])
+    node = make_node(writer)
+    with serving(peer_application_of(node)) as url:
+        assert json.loads(ask(url, "/v1/health")[2])["generation_id"] == active.generation_id
+        damage = Damage(
+            artifact="heads/0",
+            artifact_id="0" * 64,
+            generation_ids=(active.generation_id,),
+            error="Unrepairable",
+            message="says the test",
+        )
+        demote(NodeHome(node.home), damage)
+        with pytest.raises(ArtifactHashMismatch):
+            node.query(node.reader(), Request(text="word", mode="lexical"))
+        health = json.loads(ask(url, "/v1/health")[2])
+        assert health == {"status": "serving", "generation_id": None, "commit_seq": None}
 
 
 def test_row_42_a_node_whose_pointer_is_damaged_says_so(world: Path, tmp_path: Path) -> None:

@@ -71,6 +71,41 @@ def test_a_peer_is_a_host_and_a_port(peer: str) -> None:
         made(NodeSettings, stores=("/a",), peers=("http://host:7420", peer))
 
 
+@pytest.mark.parametrize(
+    "peer",
+    [
+        "http://user:hunter2@host:7420",
+        "https://user:hunter2@host:7420",
+        "http://host:7420?token=hunter2",
+        "http://user:hunter2",  # a port that is no number
+        "http://user:hunter2\u2100@host:7420",  # no form of a host's name
+        "user:hunter2@host",
+        "//user:hunter2@host:7420",
+    ],
+)
+def test_a_refused_peer_keeps_its_password_to_itself(tmp_path: Path, peer: str) -> None:
+    with pytest.raises(BadSetting) as given:
+        made(NodeSettings, stores=("/a",), peers=(peer,))
+    path = tmp_path / NODE_FILE
+    path.write_text(json.dumps({"schema_version": 1, "stores": ["/a"], "peers": [peer]}))
+    with pytest.raises(BadSetting) as read:
+        load(path, NodeSettings, "a node")
+    for caught in (given, read):
+        assert caught.value.facts == {"field": "peers.0"}
+        assert "hunter2" not in caught.value.message
+
+
+def test_a_store_that_is_named_twice_keeps_its_password_to_itself() -> None:
+    with pytest.raises(BadSetting, match="number 2 is named twice") as caught:
+        made(NodeSettings, stores=("file://user:hunter2@/a",) * 2)
+    assert "hunter2" not in caught.value.message
+
+
+def test_a_refused_value_that_is_no_url_is_shown() -> None:
+    with pytest.raises(BadSetting, match=r"shard '\.\./up'"):
+        made(WriterSettings, shard="../up", stores=("/a",), embedder="hashing", dimensions=8)
+
+
 def test_a_peer_is_named_once() -> None:
     with pytest.raises(BadSetting, match="named twice"):
         made(NodeSettings, stores=("/a",), peers=("http://host:1", "http://host:1"))

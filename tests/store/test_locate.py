@@ -33,9 +33,14 @@ def test_other_schemes_are_refused_with_the_supported_ones(url: str) -> None:
         open_store(url)
 
 
-def test_a_refused_url_keeps_its_password_to_itself() -> None:
+@pytest.mark.parametrize(
+    "url",
+    ["gs://key:hunter2@bucket", "file://key:hunter2@/a", "file:///a?token=hunter2",
+     "file://key:hunter2\u2100@host/a", "file://[hunter2/a", "gs://key:hunter2@bucket\0"],
+)  # fmt: skip
+def test_a_refused_url_keeps_its_password_to_itself(url: str) -> None:
     with pytest.raises(BadSetting) as caught:
-        open_store("gs://key:hunter2@bucket")
+        open_store(url)
     assert "hunter2" not in str(caught.value) + repr(caught.value.facts)
 
 

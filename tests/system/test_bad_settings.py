@@ -192,6 +192,14 @@ def test_a_node_is_not_made_without_knowing_whom_to_trust(genctl: Genctl) -> Non
     genctl("query", "n", "x").refused(3, "HomeMissing")
     genctl("node", "status", "n").refused(3, "HomeMissing")
     genctl("node", "rollback", "n").refused(3, "HomeMissing")
+    for command in (
+        ["scrub"],
+        ["plan"],
+        ["bootstrap"],
+        ["bootstrap", "--store", "s", "--root", root],
+    ):
+        told = genctl("node", command[0], "w", *command[1:])
+        told.refused(3, "HomeMissing", "w is a writer's home")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +211,12 @@ def test_row_09_a_root_that_is_none_is_refused(genctl: Genctl, root: bytes) -> N
     release(genctl)
     (genctl.folder / "bad.json").write_bytes(root)
     line = ["node", "bootstrap", "n", "--store", "s", "--root", "bad.json"]
-    genctl(*line).refused(6, "UnsignedRecord")
+    genctl(*line).refused(6, "UnsignedRecord", "bad.json is no root of trust", "root.json")
     assert not (genctl.folder / "n").exists()
+    bootstrap(genctl)
+    for command in ("bootstrap", "plan", "repin"):
+        told = genctl("node", command, "n", "--root", "bad.json")
+        told.refused(6, "UnsignedRecord", "bad.json is no root of trust", "root.json")
 
 
 def test_row_09_the_root_of_another_writer_is_refused(genctl: Genctl) -> None:
