@@ -165,7 +165,6 @@ class ScrubPass:
         with self._locked():
             if entry.generation_id not in residence.resident_ids():
                 return None  # it made room for others meanwhile
-            self._found = self._found.plus(damaged_artifacts=1)
             try:
                 stores = self._node.stores()
                 trusted = self._node.trust().refresh(stores)
@@ -173,7 +172,7 @@ class ScrubPass:
                 with self._node.quarantine.noting(clock.now()):
                     brought = bring(entry, trusted, residence, supply, incoming, unwatched)
             except GenctlError as error:
-                self._watch(0)  # given up because the scrub is to end, it says nothing
+                self._count_damaged()
                 self._fail(
                     Damage(
                         artifact="manifest.json",
@@ -218,13 +217,12 @@ class ScrubPass:
             if not set(wanted.generation_ids) & set(node.residence.resident_ids()):
                 return  # those that had it made room for others meanwhile
             supply = self._supply(node.stores())
-            self._found = self._found.plus(damaged_artifacts=1)
             try:
                 tally = mend_artifact(
                     node.residence, artifact, supply, node.home / "incoming", self._watch
                 )
             except GenctlError as error:
-                self._watch(0)  # as above
+                self._count_damaged()
                 if node.residence.holds(artifact):
                     # Only its table could not be had.
                     self._failures.append(error)
@@ -262,8 +260,18 @@ class ScrubPass:
         self._failures.append(error)
         degraded.demote(self._node, damage)
 
+    def _count_damaged(self) -> None:
+        """Count what could not be mended.
+
+        Raises:
+            Stopped: the scrub is to end; what that broke off is met again by the next.
+        """
+        self._watch(0)
+        self._found = self._found.plus(damaged_artifacts=1)
+
     def _count_mended(self, tally: FetchTally) -> None:
         self._found = self._found.plus(
+            damaged_artifacts=1,
             mended_artifacts=1,
             read_bytes=tally.resumed_bytes,
             fetched_bytes=tally.fetched_bytes,

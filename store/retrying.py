@@ -19,8 +19,9 @@ class Backoff:
 
     The wait doubles from ``first_s`` up to ``longest_s``; ``jitter``, which gives numbers from 0 to
     1, takes away up to half of it, so that those who failed together do not come back together.
-    Nothing is asked again once ``give_up_after_s`` have passed on the ``monotonic`` clock since it
-    was asked first: each answer of a store that is silent takes as long as one has patience for.
+    No question is asked again once ``give_up_after_s`` have passed on the ``monotonic`` clock since
+    it was asked first: each answer of a store that is silent takes as long as one has patience for.
+    An object that is sent may take any time by itself.
     """
 
     sleep: Callable[[float], None]
@@ -76,7 +77,7 @@ class RetryingStore:
 
     def put_if_absent(self, key: str, parts: Sequence[bytes | memoryview]) -> bool:
         """See :meth:`store.port.Store.put_if_absent`."""
-        return self._retried(lambda: self._behind.put_if_absent(key, parts))
+        return self._retried(lambda: self._behind.put_if_absent(key, parts), is_timed=False)
 
     def compare_and_swap(self, key: str, data: bytes, expected: str | None) -> bool:
         """See :meth:`store.port.Store.compare_and_swap`; asked once."""
@@ -103,13 +104,19 @@ class RetryingStore:
         """See :meth:`store.port.Store.delete`."""
         self._retried(lambda: self._behind.delete(key))
 
-    def _retried(self, ask: Callable[[], T], may_again: Callable[[], bool] = lambda: True) -> T:
+    def _retried(
+        self,
+        ask: Callable[[], T],
+        may_again: Callable[[], bool] = lambda: True,
+        *,
+        is_timed: bool = True,
+    ) -> T:
         give_up_s = self._backoff.monotonic() + self._backoff.give_up_after_s
         for failures in range(1, self._backoff.attempts):
             try:
                 return ask()
             except self._backoff.errors as error:
-                is_late = self._backoff.monotonic() >= give_up_s
+                is_late = is_timed and self._backoff.monotonic() >= give_up_s
                 if isinstance(error, StoreRefused) or is_late or not may_again():
                     raise
                 self._backoff.pause(failures)

@@ -104,6 +104,8 @@ def test_row_50_a_store_that_is_silent_for_long_is_not_asked_as_often(
     with pytest.raises(StoreUnavailable):
         RetryingStore(behind, backoff).stat("key")
     assert behind.calls == 3, "at 0, 10 and 20 s; at 30 s it was too late"
+    behind.errors = [unavailable()] * 5
+    assert not RetryingStore(behind, backoff).put_if_absent("key", [b"takes long to send"])
 
 
 @pytest.mark.parametrize("name", CALLS)
