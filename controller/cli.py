@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +32,7 @@ from controller.commands import (
     writer,
 )
 from controller.commands import gc as gc_command
+from controller.entry import silence_stderr
 from controller.interrupts import INTERRUPTS
 from controller.terminal import report_error
 from manifests.errors import DiskError, GenctlError, Interrupted
@@ -105,8 +105,7 @@ def _tell(report: Callable[[], None]) -> None:
     try:
         report()
     except OSError:
-        # Python would try again at its end, and exit with 120.
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - to the end
+        silence_stderr()  # Python would try again at its end, and exit with 120
 
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})

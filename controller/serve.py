@@ -182,8 +182,7 @@ def serve(
     """Serve until SIGINT or SIGTERM, then let answers under way finish for up to 30 s.
 
     A second signal drops them at once. What runs in the background is told to end by the first.
-    ``on_ready`` is called when requests and signals are heeded.
-    Must be called in the main thread.
+    ``on_ready`` is called when requests and signals are heeded. Must be called in the main thread.
 
     Raises:
         What a task in the background raises; the serving has ended in the same way by then.

@@ -110,7 +110,7 @@ class Downloads:
             self._free.put(None)
         for _ in range(HEDGES_AT_ONCE):
             self._spare.put(None)
-        self._took_s_per_byte: deque[float] = deque(maxlen=REMEMBERED_READS)
+        self._took: deque[tuple[int, float]] = deque(maxlen=REMEMBERED_READS)
         self._reads: set[Stoppable] = set()
 
     def __enter__(self) -> Self:
@@ -222,8 +222,7 @@ class Downloads:
                 if is_whole or not pending.reads:
                     self._stop_all(pending, self._spare, won=True)
                     # Its own time: the wait before a hedge would make the next wait longer.
-                    took_s = self._now_s() - read.started_s
-                    self._took_s_per_byte.append(took_s / size_bytes)
+                    self._took.append((size_bytes, self._now_s() - read.started_s))
                     return Arrived(pending.run, read.memory, read.buffer, frozenset(read.missing))
                 self._spare.put(read.buffer)
             if not done:
@@ -249,10 +248,16 @@ class Downloads:
 
     def _hedge_after_s(self, size_bytes: int) -> float:
         """How long to wait for so many bytes before somebody else is asked for them too."""
-        usual_s = size_bytes / UNKNOWN_BYTES_PER_S
-        if self._took_s_per_byte:
-            usual_s = HEDGE_FACTOR * size_bytes * statistics.median(self._took_s_per_byte)
-        return max(HEDGE_AFTER_S, self._least_hedge_after_s, usual_s)
+        # Of much shorter reads most is the wait for the answer, which says nothing of a rate.
+        usual_s = [
+            took_s * min(1, size_bytes / read_bytes)
+            for read_bytes, took_s in self._took
+            if 2 * read_bytes >= size_bytes
+        ]
+        patience_s = size_bytes / UNKNOWN_BYTES_PER_S
+        if usual_s:
+            patience_s = HEDGE_FACTOR * statistics.median(usual_s)
+        return max(HEDGE_AFTER_S, self._least_hedge_after_s, patience_s)
 
     def _hedge(self, pending: Pending) -> None:
         if len(pending.reads) > 1:

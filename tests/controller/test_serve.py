@@ -27,6 +27,7 @@ from controller.serve import PeerProtocol, open_listener, serve, url_of
 from manifests.errors import ArtifactHashMismatch, BadSetting, HomeMissing
 from manifests.identifiers import content_id
 from manifests.names import symbol_key
+from manifests.record import GenerationEntry
 from query.request import Request
 from store.peer import PeerStore
 from tests.support.homes import add, flip, make_node, make_writer, new_node
@@ -228,20 +229,23 @@ def test_a_node_that_holds_nothing_yet_serves_that(world: Path) -> None:
         assert ended(process) == (0, b"")
 
 
+def damage_of(entry: GenerationEntry) -> Damage:
+    return Damage(
+        artifact="heads/0",
+        artifact_id="0" * 64,
+        generation_ids=(entry.generation_id,),
+        error="Unrepairable",
+        message="says the test",
+    )
+
+
 def test_row_33_a_node_that_refuses_its_active_generation_answers_from_none(tmp_path: Path) -> None:
     writer = make_writer(tmp_path)
     active = add(writer, [{"id": "d", "text": "word"}])
     node = make_node(writer)
     with serving(peer_application_of(node)) as url:
         assert json.loads(ask(url, "/v1/health")[2])["generation_id"] == active.generation_id
-        damage = Damage(
-            artifact="heads/0",
-            artifact_id="0" * 64,
-            generation_ids=(active.generation_id,),
-            error="Unrepairable",
-            message="says the test",
-        )
-        demote(NodeHome(node.home), damage)
+        demote(NodeHome(node.home), damage_of(active))
         with pytest.raises(ArtifactHashMismatch):
             node.query(node.reader(), Request(text="word", mode="lexical"))
         health = json.loads(ask(url, "/v1/health")[2])
@@ -293,15 +297,8 @@ def test_what_is_wrong_with_the_settings_is_not_taken_for_damage(tmp_path: Path)
     NodeHome(early.home).bootstrap()
     newer = add(writer, [{"id": "e", "text": "word"}])
     NodeHome(early.home).bootstrap()
-    damage = Damage(
-        artifact="heads/0",
-        artifact_id="0" * 64,
-        generation_ids=(newer.generation_id,),
-        error="Unrepairable",
-        message="says the test",
-    )
     with pytest.raises(HomeMissing):
-        demote(early, damage)
+        demote(early, damage_of(newer))
     assert early.pointer().active == newer
 
 

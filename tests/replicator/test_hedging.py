@@ -148,6 +148,17 @@ def test_what_a_cap_makes_slow_is_waited_for(
     assert is_asked.is_set() == is_hedged
 
 
+def test_what_short_reads_took_says_nothing_of_long_ones(tmp_path: Path) -> None:
+    with transferring(tmp_path, Sources([], [], Clock())) as (_, downloads):
+        long_bytes = 1 << 30
+        unknown_s = downloads._hedge_after_s(long_bytes)
+        downloads._took.extend([(200, 0.01)] * 30)
+        assert downloads._hedge_after_s(long_bytes) == unknown_s
+        downloads._took.append((long_bytes, 1000.0))
+        assert downloads._hedge_after_s(long_bytes) == download.HEDGE_FACTOR * 1000
+        assert downloads._hedge_after_s(long_bytes // 2) == download.HEDGE_FACTOR * 500
+
+
 def test_a_hedge_that_fails_leaves_the_first_read_its_time(
     encoded: EncodedArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
